@@ -1,0 +1,108 @@
+"""Memories that are a buffer of tokens: one slot a token, the newest last.
+
+What `none`, `cache` and `recent` share. A buffer holds hidden states (Transformer-XL: today's
+projections meet yesterday's states, so the gradient reaches them) or projected keys and values
+(same output without projecting again).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longspan.errors import StateError
+from longspan.slots import Memory, Past, Places, Project
+from longspan.state import EMPTY, Carried, push, push_positions
+
+
+@dataclass(frozen=True)
+class Keys(Carried, kind="keys"):
+    """Projected keys and values of the newest tokens.
+
+    Attributes:
+        k, v: (B, H, P, D) un-rotated keys, and values.
+        pos: (B, P) int64 positions; `EMPTY` where a slot holds nothing.
+    """
+
+    k: Tensor
+    v: Tensor
+    pos: Tensor
+
+    def reset(self, rows: Tensor) -> Keys:
+        return Keys(self.k, self.v, self.pos.masked_fill(rows[:, None], EMPTY))
+
+    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
+        return self.k.shape[1::2] == self.v.shape[1::2] == (heads, head_dim)
+
+
+@dataclass(frozen=True)
+class Hidden(Carried, kind="hidden"):
+    """Hidden states of the newest tokens.
+
+    Attributes:
+        x: (B, P, C) what the layer read.
+        pos: (B, P) int64 positions; `EMPTY` where a slot holds nothing.
+        zeros: slots that hold zero-filled states at positions -zeros .. -1 when a document
+            starts; 0 for an empty memory.
+    """
+
+    x: Tensor
+    pos: Tensor
+    zeros: int = 0
+
+    def reset(self, rows: Tensor) -> Hidden:
+        if not self.zeros:
+            return Hidden(self.x, self.pos.masked_fill(rows[:, None], EMPTY))
+        x, pos, lacking = self.x, self.pos, max(0, self.zeros - self.pos.shape[1])
+        if lacking:
+            x = torch.cat([x.new_zeros(x.shape[0], lacking, x.shape[2]), x], 1)
+            pos = torch.cat([pos.new_full((pos.shape[0], lacking), EMPTY), pos], 1)
+        slots = torch.arange(-pos.shape[1], 0, device=pos.device)
+        fresh = torch.where(slots >= -self.zeros, slots, EMPTY)
+        return Hidden(
+            x.masked_fill(rows[:, None, None], 0.0),
+            torch.where(rows[:, None], fresh, pos),
+            self.zeros,
+        )
+
+    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
+        return self.x.shape[2] == dim
+
+
+@dataclass(frozen=True)
+class Buffer(Memory):
+    """Keeps `length` tokens before the current segment, as keys and values."""
+
+    def start(self, batch: int, dim: int, heads: int, head_dim: int, like: Tensor) -> Carried:
+        empty = like.new_zeros(batch, heads, 0, head_dim)
+        return Keys(empty, empty, torch.zeros(batch, 0, dtype=torch.long, device=like.device))
+
+    def recall(self, state: Any, project: Project, need: int | None) -> Past:
+        width = state.pos.shape[1]
+        take = width if need is None else min(width, need)
+        pos = state.pos.narrow(1, width - take, take)
+        if isinstance(state, Keys):
+            past = [t.narrow(2, width - take, take) for t in (state.k, state.v)]
+        elif isinstance(state, Hidden):
+            past = project(state.x.narrow(1, width - take, take))
+        else:
+            raise StateError(
+                f"memory '{self.name}' cannot read a state of kind '{getattr(state, 'kind', '?')}'; "
+                "start with state=None"
+            )
+        return Past(past[0], past[1], pos)
+
+    def write(
+        self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
+    ) -> Carried:
+        keep = None if self.length is None else self.length + slack
+        old, new = places.kept(past.pos)
+        counts = places.counts
+        return Keys(
+            push(past.k, k, counts, keep, dim=2),
+            push(past.v, v, counts, keep, dim=2),
+            push_positions(old, new, counts, keep),
+        )

@@ -1,0 +1,55 @@
+"""Which choices exclude each other: rules with an id, a reason and a repair.
+
+The rules read the traits that components declare, never their names, and run before any tensor
+is made. The tests read the same rules: what they allow must pass the contracts, what they refuse
+must raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from longspan.errors import Conflict, IncompatibleConfig
+from longspan.slots import Memory, Pattern, Position
+
+
+def slot_conflicts(
+    position: Position, pattern: Pattern, memory: Memory, *, exact: bool = True
+) -> list[Conflict]:
+    """What one attention layer's slots say against each other."""
+    found = []
+    if position.enters == "input":
+        found.append(
+            Conflict(
+                "P1",
+                f"position='{position.name}' is added to the model's input, not in a layer.",
+                "Give it to a Decoder, or add position.encode(…) to x and use NoPosition().",
+            )
+        )
+    if not pattern.causal and memory.length != 0:
+        found.append(
+            Conflict(
+                "M1",
+                f"memory='{memory.name}' carries the past, but pattern='{pattern.name}' looks "
+                "both ways and has no past.",
+                "Use memory 'none', or a causal pattern.",
+            )
+        )
+    if pattern.causal and exact and not memory.covers(pattern):
+        reach = "without limit" if pattern.reach is None else f"back {pattern.reach}"
+        remedy = "memory 'cache'" if pattern.reach is None else f"Recent({pattern.reach})"
+        found.append(
+            Conflict(
+                "M2",
+                f"memory='{memory.name}' keeps {memory.length} tokens; pattern='{pattern.name}' "
+                f"reaches {reach}. A stream in pieces would differ from one pass.",
+                f"Use {remedy}, a pattern that reaches back {memory.length}, or exact=False.",
+            )
+        )
+    return found
+
+
+def refuse(conflicts: Sequence[Conflict], source: str = "") -> None:
+    """Raises IncompatibleConfig with all of `conflicts`, if there are any."""
+    if conflicts:
+        raise IncompatibleConfig(conflicts, source)

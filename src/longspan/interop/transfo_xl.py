@@ -1,0 +1,147 @@
+"""Hugging Face's TransfoXL layout (transformers up to 4.35.2): config.json, model.safetensors.
+
+What that release does and we keep: memory starts as M zero-filled slots that are attended to,
+`inv_freq` is taken as stored (float32), no norm follows the last layer, and the score's two terms
+are scaled together. The length of a segment is no part of its config (callers cut their input);
+here it is part of the model, so it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longspan.errors import CheckpointError
+from longspan.memories.recent import Recent
+from longspan.models.decoder import Decoder, DecoderConfig
+from longspan.models.vocabulary import VocabularyConfig
+from longspan.patterns.segments import Segments
+from longspan.patterns.window import Window
+from longspan.positions.xl import XL
+
+
+def decoder_config(config: Mapping[str, Any], segment: int) -> DecoderConfig:
+    """The decoder that TransfoXL's `config` describes.
+
+    Args:
+        config: the content of config.json.
+        segment: T, tokens in a segment (the authors' tgt_len).
+
+    Raises:
+        CheckpointError: a setting that has no counterpart.
+    """
+    if config.get("attn_type", 0) != 0:
+        raise CheckpointError(
+            f"config.json: attn_type={config['attn_type']} is not Transformer-XL's attention; "
+            "only attn_type=0 can be imported"
+        )
+    memory, width = config["mem_len"], config["d_embed"]
+    cutoffs = tuple(config["cutoffs"]) if config.get("adaptive", True) else ()
+    clamp = config.get("clamp_len", -1)
+    return DecoderConfig(
+        width=config["d_model"],
+        layers=config["n_layer"],
+        heads=config["n_head"],
+        head_dim=config["d_head"],
+        feed_forward=config["d_inner"],
+        position=XL(clamp=clamp if clamp > 0 else None, shared=not config.get("untie_r", True)),
+        pattern=Window(memory) if config.get("same_length") else Segments(segment, memory),
+        memory=Recent(memory, init="zeros"),
+        placement="pre" if config.get("pre_lnorm") else "post",
+        final_norm=False,
+        activation="relu",
+        dropout=config.get("dropout", 0.0),
+        attention_dropout=config.get("dropatt", 0.0),
+        vocabulary=VocabularyConfig(
+            width=width,
+            cutoffs=cutoffs,
+            div=config.get("div_val", 1),
+            tied=config.get("tie_word_embeddings", True),
+            tied_projections=_tied_projections(config, len(cutoffs)),
+        ),
+    )
+
+
+def _tied_projections(config: Mapping[str, Any], cutoffs: int) -> tuple[bool, ...]:
+    tied = config.get("tie_projs") or [False] + [True] * cutoffs
+    return tuple(bool(t) for t in tied[: cutoffs + 1])
+
+
+def load_weights(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
+    """Copies TransfoXL's tensors into `model`.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape; it names all of them.
+    """
+    source = _Source(tensors)
+    embedding, head = model.embedding, model.head
+    for i, table in enumerate(embedding.tables):
+        source.copy(f"transformer.word_emb.emb_layers.{i}.weight", table)
+    for i, projection in enumerate(embedding.projections):
+        source.copy(f"transformer.word_emb.emb_projs.{i}", projection)
+    if not model.config.vocabulary.tied:
+        for i, table in enumerate(head.tables):
+            source.copy(f"crit.out_layers.{i}.weight", table)
+    for i, projection in enumerate(head.projections):
+        if not model.config.vocabulary.shares(i):
+            source.copy(f"crit.out_projs.{i}", projection)
+    if model.config.vocabulary.div == 1:
+        source.copy("crit.out_layers.0.bias", head.bias)
+    else:
+        for i, (low, high, _) in enumerate(head.clusters):
+            source.copy(f"crit.out_layers.{i}.bias", head.bias.data[low:high])
+    if head.tail_rows is not None and head.tail_bias is not None:
+        source.copy("crit.cluster_weight", head.tail_rows)
+        source.copy("crit.cluster_bias", head.tail_bias)
+    for i, block in enumerate(model.blocks()):
+        _load_block(source, f"transformer.layers.{i}", block)
+    source.finish()
+
+
+def _load_block(source: _Source, name: str, block: Any) -> None:
+    attention, order = block.attention, block.attention.order
+    inner = attention.q.weight.shape[0]
+    for i, part in enumerate((attention.q, attention.k, attention.v)):
+        rows = slice(i * inner, (i + 1) * inner)
+        source.copy(f"{name}.dec_attn.qkv_net.weight", part.weight, rows)
+    source.copy(f"{name}.dec_attn.o_net.weight", attention.o.weight)
+    source.copy(f"{name}.dec_attn.r_net.weight", order.r.weight)
+    shared = order.config.shared
+    source.copy("transformer.r_w_bias" if shared else f"{name}.dec_attn.r_w_bias", order.u)
+    source.copy("transformer.r_r_bias" if shared else f"{name}.dec_attn.r_r_bias", order.v)
+    source.copy("transformer.pos_emb.inv_freq", order.frequency)
+    norm = attention.norm if block.placement == "pre" else block.attention_norm
+    for theirs, ours in (("dec_attn", norm), ("pos_ff", block.feed_forward_norm)):
+        source.copy(f"{name}.{theirs}.layer_norm.weight", ours.weight)
+        source.copy(f"{name}.{theirs}.layer_norm.bias", ours.bias)
+    for theirs, ours in ((0, block.feed_forward[0]), (3, block.feed_forward[3])):
+        source.copy(f"{name}.pos_ff.CoreNet.{theirs}.weight", ours.weight)
+        source.copy(f"{name}.pos_ff.CoreNet.{theirs}.bias", ours.bias)
+
+
+class _Source:
+    """Copies by name and remembers what did not fit, to say all of it at once."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.problems: list[str] = []
+
+    @torch.no_grad()
+    def copy(self, name: str, target: Tensor, rows: slice = slice(None)) -> None:
+        if name not in self.tensors:
+            self.problems.append(f"{name} is missing")
+            return
+        value = self.tensors[name][rows]
+        if value.shape != target.shape:
+            self.problems.append(f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}")
+            return
+        target.copy_(value)
+
+    def finish(self) -> None:
+        if self.problems:
+            raise CheckpointError(
+                "model.safetensors does not fit its config.json: " + "; ".join(self.problems)
+            )

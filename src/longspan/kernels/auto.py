@@ -1,0 +1,41 @@
+"""The fastest kernel that covers the request, by measurement (`benchmarks/kernels.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longspan.slots import Bias, Kernel, Pairs
+
+
+def choose(q: Tensor, bias: Bias | None) -> str:
+    """Name of the kernel for queries (B, H, T, D) and a bias or none.
+
+    Double precision asks for exactness and gets the reference. On CPUs one head at a time is the
+    fastest wherever there are many queries; a few queries (streaming token by token) are a few
+    small products, where starting each costs more than computing it. Elsewhere SDPA is fused.
+    """
+    if q.dtype == torch.float64:
+        return "reference"
+    if q.device.type == "cpu":
+        return "blocked" if q.shape[2] >= 32 else "reference"
+    return "sdpa"
+
+
+@dataclass(frozen=True)
+class Auto(Kernel, name="auto"):
+    """Chooses for each call."""
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        return Kernel.find(choose(q, bias))()(q, k, v, pairs, bias, scale, dropout)

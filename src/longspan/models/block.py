@@ -1,0 +1,71 @@
+"""One layer: attention and a feed-forward network, each with a residual path and a norm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from longspan.mixers.softmax import Attention
+from longspan.slots import Pairs, Places
+from longspan.state import Carried
+
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+NormName = Literal["layer", "rms"]
+ActivationName = Literal["relu", "gelu"]
+Placement = Literal["pre", "post"]
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps around an activation (1706.03762, equation 2)."""
+
+    def __init__(self, dim: int, inner: int, activation: ActivationName, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(dim, inner),
+            ACTIVATIONS[activation](),
+            nn.Dropout(dropout),
+            nn.Linear(inner, dim),
+            nn.Dropout(dropout),
+        )
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward.
+
+    With placement "post", y = norm(x + f(x)) as in 1706.03762 and 1901.02860; with "pre",
+    y = x + f(norm(x)) (2002.04745), where the memory keeps x itself and is normalised when it is
+    read, with today's norm.
+
+    Args:
+        attention: made with `norm` if and only if the placement is "pre".
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        feed_forward: FeedForward,
+        norms: tuple[nn.Module, nn.Module],
+        placement: Placement,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feed_forward = feed_forward
+        self.placement = placement
+        self.dropout = nn.Dropout(dropout)
+        if placement == "post":
+            self.attention_norm = norms[0]
+        self.feed_forward_norm = norms[1]
+
+    def forward(
+        self, x: Tensor, carried: Carried, places: Places, pairs: Pairs
+    ) -> tuple[Tensor, Carried]:
+        """(B, T, C) to (B, T, C), and what the memory carries now."""
+        y, carried = self.attention.attend(x, carried, places, pairs)
+        x = x + self.dropout(y)
+        if self.placement == "pre":
+            return x + self.feed_forward(self.feed_forward_norm(x)), carried
+        x = self.attention_norm(x)
+        return self.feed_forward_norm(x + self.feed_forward(x)), carried

@@ -1,0 +1,158 @@
+"""Transformer-XL's relative position (1901.02860, section 3.3 and appendix B).
+
+    score(i, j) = (q_i + u) · k_j + (q_i + v) · W_r R_{i-j}
+
+with R the sinusoid of the distance, u and v learned (r_w_bias and r_r_bias in the authors' code),
+both terms scaled by 1/√D. Beyond the paper: distances of any two places, not only of neighbouring
+slots, so that a memory may hold tokens from anywhere; and keys after their query, for encoders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from longspan.errors import ConfigError
+from longspan.slots import Bias, Order, Pairs, Position
+
+
+@dataclass(frozen=True)
+class XL(Position, name="xl"):
+    """The relative term with u and v.
+
+    Attributes:
+        clamp: distances beyond it count as it (`clamp_len`); None for no limit.
+        shared: one u and one v for all layers of a stack (the inverse of `untie_r`).
+    """
+
+    clamp: int | None = None
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clamp is not None and self.clamp < 1:
+            raise ConfigError(f"position.clamp must be 1 or more, or null, not {self.clamp}")
+
+    def build(self, dim: int, heads: int, head_dim: int) -> Order:
+        return XLOrder(self, dim, heads, head_dim)
+
+
+class XLOrder(Order):
+    """W_r, u and v of one layer.
+
+    Shapes: `r` maps C to H·D without bias; `u` and `v` are (H, D); `frequency` (⌈C/2⌉,) is
+    10000^(-2i/C), kept in float64 whatever the model computes in.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, config: XL, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.r = nn.Linear(dim, heads * head_dim, bias=False)
+        self.u = nn.Parameter(torch.zeros(heads, head_dim))
+        self.v = nn.Parameter(torch.zeros(heads, head_dim))
+        self.scale = head_dim**-0.5
+        exponent = torch.arange(0, dim, 2, dtype=torch.float64) / dim
+        self.register_buffer("frequency", 10000.0**-exponent)
+
+    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202 - torch's own signature
+        frequency = self.frequency
+        super()._apply(fn, recurse)
+        # a rounded frequency is another position: it moves between devices, never between dtypes
+        self.frequency = frequency.to(self.frequency.device)
+        return self
+
+    def share(self, first: Order) -> None:
+        if self.config.shared and isinstance(first, XLOrder):
+            self.u, self.v = first.u, first.v
+
+    def rotate(self, q: Tensor, k: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        return q + self.u[:, None, :], k
+
+    def bias(self, q: Tensor, pairs: Pairs) -> Bias:
+        t, s = pairs.shape
+        query = (q + self.v[:, None, :]) * self.scale
+        if pairs.consecutive:
+            # one distance more than there are pairs, so that the skew is a view (`RelativeBias`)
+            low, high = (-1 if pairs.causal else -t), s - 1
+            terms = self._terms(query, pairs, low, high)
+            return SkewedBias(*terms, t, s)
+        distance = pairs.distance()
+        seen = distance[pairs.visible] if pairs.visible.any() else distance.new_zeros(1)
+        low, high = int(seen.min()), int(seen.max())
+        terms = self._terms(query, pairs, low, high)
+        return GatheredBias(*terms, (high - distance).clamp(0, high - low))
+
+    def _terms(self, query: Tensor, pairs: Pairs, low: int, high: int) -> tuple[Tensor, Tensor]:
+        """Queries (B, H, T, X) and distances (H, X, N), high first, whose product is the term.
+
+        X is D, or C where few queries meet many distances: then it is cheaper to bring W_r to the
+        queries than to every R.
+        """
+        sinusoid = pairs.once(
+            ("xl", low, high, self.config.clamp, query.dtype),
+            lambda: self._sinusoid(low, high, query),
+        )
+        heads, head_dim = self.u.shape
+        t, n = query.shape[2] * query.shape[0], sinusoid.shape[0]
+        weight = self.r.weight.view(heads, head_dim, -1)
+        dim = weight.shape[2]
+        if n * dim * head_dim + t * head_dim * n <= t * head_dim * dim + t * dim * n:
+            r = self.r(sinusoid).view(n, heads, head_dim)
+            return query, r.permute(1, 2, 0)
+        return query @ weight, sinusoid.T.expand(heads, -1, -1)
+
+    def _sinusoid(self, low: int, high: int, like: Tensor) -> Tensor:
+        exact = torch.promote_types(like.dtype, torch.float32)
+        distance = torch.arange(high, low - 1, -1, device=like.device)
+        if self.config.clamp is not None:
+            distance = distance.clamp(max=self.config.clamp)
+        angle = distance[:, None].to(exact) * self.frequency.to(exact)
+        both = torch.cat([angle.sin(), angle.cos()], -1)
+        return both[:, : self.r.in_features].to(like.dtype)
+
+
+class RelativeBias(Bias):
+    """The product of `query` (B, H, T, X) and `r` (H, X, N), column n at distance high - n."""
+
+    def __init__(self, query: Tensor, r: Tensor) -> None:
+        self.query = query
+        self.r = r
+
+    def products(self, rows: slice, head: int) -> Tensor:
+        """(B', T, N) for one head."""
+        return self.query[rows, head] @ self.r[head]
+
+
+class SkewedBias(RelativeBias):
+    """Where distances are those of slots: column S - 1 - (distance) is a diagonal.
+
+    The paper's shift (appendix B): pair (i, j) stands in row i at column j + T - 1 - i. With one
+    column more than S, taking the flat buffer from T - 1 on and cutting it into rows that are one
+    shorter moves every row by one: a view, no copy.
+    """
+
+    def __init__(self, query: Tensor, r: Tensor, t: int, s: int) -> None:
+        super().__init__(query, r)
+        self.t, self.s = t, s
+
+    def head(self, rows: slice, head: int) -> Tensor:
+        products = self.products(rows, head)
+        width = products.shape[-1] - 1
+        flat = products.flatten(1)[:, self.t - 1 : self.t - 1 + self.t * width]
+        return flat.unflatten(1, (self.t, width))[..., : self.s]
+
+
+class GatheredBias(RelativeBias):
+    """Any distances: `index` (1 or B, T, S) int64 names each pair's column."""
+
+    def __init__(self, query: Tensor, r: Tensor, index: Tensor) -> None:
+        super().__init__(query, r)
+        self.index = index
+
+    def head(self, rows: slice, head: int) -> Tensor:
+        products = self.products(rows, head)
+        index = self.index if self.index.shape[0] == 1 else self.index[rows]
+        return products.gather(2, index.expand(products.shape[0], -1, -1))

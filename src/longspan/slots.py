@@ -1,0 +1,385 @@
+"""The four words that explain softmax attention, as interfaces.
+
+| word         | question it answers           | here                 |
+|--------------|-------------------------------|----------------------|
+| **position** | how does order enter?         | `Position`, `Order`  |
+| **pattern**  | which pairs may meet?         | `Pattern`            |
+| **memory**   | what survives the segment?    | `Memory`             |
+| **kernel**   | how is it executed?           | `Kernel`             |
+
+Each member is a frozen dataclass in a file of its own, validated when made; its class data
+(traits) say what `compat.py` and the contract tests need to know. Between them pass three values:
+`Places` (where the tokens of a call stand), `Past` (what a memory recalls) and `Pairs` (which
+query meets which key, and at what distance).
+
+Letters: B batch, T queries, S keys, P past slots (S = P + T), H heads, D head width, C model
+width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from longspan.errors import InputError
+from longspan.registry import Component
+from longspan.state import EMPTY, Carried
+
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Hidden states (B, S, C) to keys and values (B, H, S, D), with the weights of today."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of one call stand.
+
+    Attributes:
+        pos: (B, T) int64, positions counted from the start of each token's document.
+        doc: (B, T) int64, documents begun in this call up to and with this token; None if none.
+        valid: (B, T) bool, real tokens (right padding is False); None if all are real.
+        opened: (B, T) int64, position that the call's first slot has in each token's document
+            (negative if the document began later). Set in training, where one call is one
+            segment; None in evaluation, where segments are counted from the document's start.
+    """
+
+    pos: Tensor
+    doc: Tensor | None = None
+    valid: Tensor | None = None
+    opened: Tensor | None = None
+
+    @staticmethod
+    def of(
+        clock: Tensor,
+        length: int,
+        valid: Tensor | None = None,
+        starts: Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[Places, Tensor]:
+        """Places of `length` more tokens, and the clock after them.
+
+        Args:
+            clock: (B,) int64, position of each row's next token.
+            length: T.
+            valid: (B, T) bool, marks real tokens: right padding only.
+            starts: (B, T) bool, marks tokens that begin a document.
+            training: one call is one segment.
+
+        Raises:
+            InputError: a mask of another shape or dtype, or padding before a real token.
+        """
+        shape = (clock.shape[0], length)
+        for name, mask in (("valid", valid), ("starts", starts)):
+            if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
+                raise InputError(
+                    f"{name} must be {shape} bool like the tokens, "
+                    f"not {tuple(mask.shape)} {mask.dtype}"
+                )
+        if valid is not None and length > 1 and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
+            raise InputError("valid must be right padding: a real token follows a padded one")
+        slot = torch.arange(length, device=clock.device)
+        pos = clock[:, None] + slot
+        doc = None
+        if starts is not None:
+            if valid is not None:
+                starts = starts & valid
+            begun = torch.where(starts, slot, -1).cummax(1).values
+            pos = torch.where(begun >= 0, slot - begun, pos)
+            doc = starts.long().cumsum(1)
+        if valid is None:
+            after = pos[:, -1] + 1
+        else:
+            counts = valid.sum(1)
+            last = pos.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
+            after = torch.where(counts > 0, last + 1, clock)
+        return Places(pos, doc, valid, pos - slot if training else None), after
+
+    @property
+    def counts(self) -> Tensor | None:
+        """(B,) int64, real tokens of each row; None if all are."""
+        return None if self.valid is None else self.valid.sum(1)
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, T) int64, positions of the tokens as keys: padding stands at `EMPTY`."""
+        return self.pos if self.valid is None else self.pos.masked_fill(~self.valid, EMPTY)
+
+    def kept(self, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions to carry on: what is not of a row's newest document becomes `EMPTY`.
+
+        Args:
+            past: (B, P) int64, positions of the slots that the memory held.
+
+        Returns:
+            positions of the past (B, P) and of this call's tokens (B, T), int64.
+        """
+        if self.doc is None:
+            return past, self.keys
+        newest = self.doc[:, -1:]
+        return past.masked_fill(newest > 0, EMPTY), self.keys.masked_fill(self.doc < newest, EMPTY)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a memory recalls for the softmax.
+
+    Attributes:
+        k, v: (B, H, P, D) keys (un-rotated) and values.
+        pos: (B, P) int64 positions; `EMPTY` where a slot holds nothing.
+    """
+
+    k: Tensor
+    v: Tensor
+    pos: Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which query meets which key in one call, and how far apart they are.
+
+    Attributes:
+        q_pos: (B, T) int64.
+        k_pos: (B, S) int64, the past first; `EMPTY` where a slot holds nothing.
+        visible: (B, T, S) bool.
+        consecutive: neighbouring slots hold neighbouring positions, so that query i stands
+            S - T + i - j after key j wherever the pair is visible.
+        causal: no visible key stands after its query.
+    """
+
+    q_pos: Tensor
+    k_pos: Tensor
+    visible: Tensor
+    consecutive: bool
+    causal: bool
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @staticmethod
+    def of(places: Places, past: Tensor, pattern: Pattern, consecutive: bool) -> Pairs:
+        """The pairs of a call.
+
+        Args:
+            places: where the call's tokens stand.
+            past: (B, P) int64, positions of the recalled slots.
+            pattern: which pairs may meet.
+            consecutive: the memory's trait.
+        """
+        k_pos = torch.cat([past, places.keys], 1)
+        visible = pattern.mask(places.pos, k_pos, places.opened)
+        if places.doc is not None:
+            k_doc = torch.cat([torch.zeros_like(past), places.doc], 1)
+            visible = visible & (places.doc[:, :, None] == k_doc[:, None, :])
+        return Pairs(places.pos, k_pos, visible, consecutive, pattern.causal)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(T, S)."""
+        return self.q_pos.shape[1], self.k_pos.shape[1]
+
+    def once(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, computed once a call and shared by the layers of a stack."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
+
+    def offsets(self) -> tuple[Tensor, Tensor]:
+        """Positions relative to the call's first slot: (1 or B, T) and (1 or B, S) int64.
+
+        Small numbers, so that angles lose no precision however long the stream is. Only
+        differences of two visible places mean anything.
+        """
+        t, s = self.shape
+        if self.consecutive:
+            slots = torch.arange(t - s, t, device=self.q_pos.device)[None]
+            return slots[:, s - t :], slots
+        origin = self.q_pos[:, :1]
+        k = torch.where(self.k_pos == EMPTY, origin, self.k_pos)
+        return self.q_pos - origin, k - origin
+
+    def distance(self) -> Tensor:
+        """(1 or B, T, S) int64: position of the query minus position of the key.
+
+        Only visible pairs mean anything.
+        """
+        q, k = self.offsets()
+        return self.once("distance", lambda: q[:, :, None] - k[:, None, :])
+
+    def additive(self, dtype: torch.dtype) -> Tensor:
+        """(B, T, S): 0 where visible, else so low that softmax gives exactly 0.
+
+        Half the lowest number, not minus infinity: a query that sees nothing (padding) then gets
+        a finite answer that nobody reads, instead of NaN.
+        """
+
+        def make() -> Tensor:
+            zeros = torch.zeros(self.visible.shape, dtype=dtype, device=self.visible.device)
+            return zeros.masked_fill_(~self.visible, torch.finfo(dtype).min / 2)
+
+        return self.once(("additive", dtype), make)
+
+
+class Bias:
+    """Numbers (B, H, T, S) added to the scaled scores, made a head at a time.
+
+    So that a kernel that works on one head after another never holds them all.
+    """
+
+    @abstractmethod
+    def head(self, rows: slice, head: int) -> Tensor:
+        """(B' or 1, T, S) for the rows of the batch in `rows` and one head."""
+
+    def dense(self, heads: int) -> Tensor:
+        """(B or 1, H, T, S) at once."""
+        return torch.stack([self.head(slice(None), h) for h in range(heads)], 1)
+
+
+class Order(nn.Module):
+    """A position built for one layer: what it adds to the scores and does to queries and keys."""
+
+    def bias(self, q: Tensor, pairs: Pairs) -> Bias | None:
+        """What is added to the scaled scores. `q` (B, H, T, D) is un-rotated."""
+        return None
+
+    def rotate(self, q: Tensor, k: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Queries (B, H, T, D) and keys (B, H, S, D) as they meet in the product."""
+        return q, k
+
+    def share(self, first: Order) -> None:
+        """Called on later layers of a stack: use the first layer's parameters where asked to."""
+
+
+@dataclass(frozen=True)
+class Position(Component, kind="position", folder="longspan.positions"):
+    """How does order enter?
+
+    Traits:
+        enters: "scores" (in every layer) or "input" (added once to the model's input).
+        relative: only differences of positions matter.
+    """
+
+    enters: ClassVar[str] = "scores"
+    relative: ClassVar[bool] = True
+
+    def build(self, dim: int, heads: int, head_dim: int) -> Order:
+        """The parameters and the arithmetic for one layer of width `dim`."""
+        return Order()
+
+    def encode(self, pos: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+        """(B, T, dim): what is added to the model's input at `pos` (B, T) int64."""
+        raise NotImplementedError(f"position {self.name!r} does not enter at the input")
+
+
+@dataclass(frozen=True)
+class Pattern(Component, kind="pattern", folder="longspan.patterns"):
+    """Which pairs may meet? A causal pattern says the first position that each query may see.
+
+    Traits:
+        causal: no key after its query.
+    """
+
+    causal: ClassVar[bool] = True
+
+    @property
+    def segment(self) -> int:
+        """Tokens between two boundaries at which what a query sees may shrink; 1 if none."""
+        return 1
+
+    @property
+    def reach(self) -> int | None:
+        """Tokens before its own segment that a query may see; None if there is no limit."""
+        return None
+
+    @abstractmethod
+    def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
+        """The first position (int64, any above `EMPTY`) that queries at `pos` may see.
+
+        Never decreases as `pos` grows. `opened` is that of `Places`.
+        """
+
+    def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
+        """(B, T, S) bool for positions (B, T) and (B, S) int64 of one document."""
+        k = k_pos[:, None, :]
+        return (k <= q_pos[:, :, None]) & (k >= self.first(q_pos, opened)[:, :, None])
+
+
+@dataclass(frozen=True)
+class Memory(Component, kind="memory", folder="longspan.memories"):
+    """What survives the segment?
+
+    Traits:
+        consecutive: the slots it recalls hold consecutive positions, the newest last.
+    """
+
+    consecutive: ClassVar[bool] = True
+
+    @property
+    def length(self) -> int | None:
+        """Tokens kept before the current segment; None for all."""
+        return 0
+
+    def covers(self, pattern: Pattern) -> bool:
+        """Whether a stream in pieces sees all that one pass sees."""
+        reach = pattern.reach
+        return self.length is None or (reach is not None and reach <= self.length)
+
+    @abstractmethod
+    def start(self, batch: int, dim: int, heads: int, head_dim: int, like: Tensor) -> Carried:
+        """The state before any token; `like` gives dtype and device."""
+
+    @abstractmethod
+    def recall(self, state: Any, project: Project, need: int | None) -> Past:
+        """Keys, values and positions for the softmax.
+
+        Args:
+            state: what this memory carries.
+            project: hidden states to keys and values, with today's weights.
+            need: only the newest `need` slots can be seen; None if unknown.
+        """
+
+    @abstractmethod
+    def write(
+        self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
+    ) -> Carried:
+        """The state after the call's tokens.
+
+        Args:
+            state: what this memory carried before.
+            past: what `recall` gave.
+            x: (B, T, C) hidden states that the layer read.
+            k, v: (B, H, T, D) their keys (un-rotated) and values.
+            places: where they stand.
+            slack: tokens of the unfinished segment to keep beyond the memory's length.
+        """
+
+
+@dataclass(frozen=True)
+class Kernel(Component, kind="kernel", folder="longspan.kernels"):
+    """How is it executed? A kernel knows nothing of the other three words."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """softmax(scale q kᵀ + bias, over the visible pairs) v.
+
+        Args:
+            q: (B, H, T, D).
+            k, v: (B, H, S, D).
+            pairs: says which are visible.
+            bias: added after scaling.
+            scale: factor of the products.
+            dropout: probability of dropping a weight.
+
+        Returns:
+            (B, H, T, D). Where a query sees nothing the numbers are finite and meaningless.
+        """

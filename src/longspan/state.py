@@ -1,0 +1,241 @@
+"""State: what a model carries from one call to the next. An argument and a result, never hidden.
+
+    logits, state = model(tokens, state)
+
+A `State` is the clock (the position of each row's next token in its document) and what each
+layer's memory carries (`Carried`, one dataclass per memory). Every tensor has the batch as its
+first dimension, so that rows can be selected, reset and saved without knowing which memory it is.
+
+Buffers of tokens are right-aligned: the newest token stands in the last slot, and a slot that
+holds nothing stands at position `EMPTY`. So the distance of two tokens of one document is the
+distance of their slots, also where the rows of a batch have lengths of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from longspan.errors import StateError
+
+EMPTY = -(2**61)
+"""Position of a slot that holds nothing: below every position a query can ask for."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What one memory carries. Subclasses add tensors (batch first) and plain numbers.
+
+    The numbers are part of the shape of the state, not of its content, and are kept in the file's
+    JSON header.
+    """
+
+    kind: ClassVar[str]
+    kinds: ClassVar[dict[str, type[Carried]]] = {}
+
+    def __init_subclass__(cls, *, kind: str) -> None:
+        super().__init_subclass__()
+        cls.kind = kind
+        Carried.kinds[kind] = cls
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by field name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def numbers(self) -> dict[str, Any]:
+        """The fields that are no tensors."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if not isinstance(getattr(self, f.name), Tensor)
+        }
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same state with `change` applied to every tensor."""
+        return replace(self, **{name: change(value) for name, value in self.tensors().items()})
+
+    def reset(self, rows: Tensor) -> Self:
+        """The state with the rows marked in `rows` (B,) bool as at the start of a document."""
+        raise NotImplementedError
+
+    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
+        """Whether a layer of width `dim` with `heads` heads of `head_dim` can have written it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class State:
+    """The clock and what each layer carries.
+
+    Attributes:
+        next: (B,) int64, position of each row's next token, counted from its document's start.
+        layers: one `Carried` a layer, first layer first.
+    """
+
+    next: Tensor
+    layers: tuple[Carried, ...] = field(default=())
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return self.next.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all tensors of the state take."""
+        every = [self.next, *(t for layer in self.layers for t in layer.tensors().values())]
+        return sum(t.numel() * t.element_size() for t in every)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> State:
+        """The same state with `change` applied to every tensor."""
+        return State(change(self.next), tuple(layer.map(change) for layer in self.layers))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> State:
+        """On another device or with floating-point tensors of another dtype."""
+        return self.map(
+            lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+        )
+
+    def detach(self) -> State:
+        """Without the graph: truncated back-propagation ends here. The trainer's act."""
+        return self.map(Tensor.detach)
+
+    def select(self, rows: Tensor) -> State:
+        """The rows `rows` (N,) int64, in that order and as often as named: beams, batches."""
+        return self.map(lambda t: t.index_select(0, rows.to(t.device)))
+
+    def reset(self, rows: Tensor) -> State:
+        """A document ended in the rows marked in `rows` (B,) bool: they start afresh.
+
+        Raises:
+            StateError: `rows` is not (B,) bool.
+        """
+        if rows.dtype != torch.bool or rows.shape != self.next.shape:
+            raise StateError(
+                f"reset takes rows of shape ({self.batch},) and dtype bool, "
+                f"not {tuple(rows.shape)} {rows.dtype}"
+            )
+        clock = self.next.masked_fill(rows, 0)
+        return State(clock, tuple(layer.reset(rows) for layer in self.layers))
+
+    def save(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> None:
+        """Writes the state to a safetensors file, whole or not at all.
+
+        Args:
+            path: the file; an existing one is replaced.
+            about: anything JSON that should travel with it (`State.about` reads it back).
+        """
+        tensors = {"next": self.next.contiguous()}
+        layers = []
+        for index, layer in enumerate(self.layers):
+            layers.append({"kind": layer.kind, "numbers": layer.numbers()})
+            tensors |= {f"{index}.{name}": t.contiguous() for name, t in layer.tensors().items()}
+        header = json.dumps({"format": 1, "layers": layers, "about": dict(about or {})})
+        part = Path(f"{path}.part")
+        try:
+            save_file(tensors, part, metadata={"longspan_state": header})
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise StateError(f"{path}: the state could not be written: {error}") from error
+
+    @staticmethod
+    def about(path: str | os.PathLike[str]) -> dict[str, Any]:
+        """What `save` was given as `about`."""
+        return _header(path)["about"]
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> State:
+        """Reads what `save` wrote. Nothing is unpickled.
+
+        Raises:
+            StateError: the file is missing, truncated or no state of longspan.
+        """
+        header = _header(path)
+        with safe_open(str(path), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            layers = []
+            for index, layer in enumerate(header["layers"]):
+                kind = Carried.kinds[layer["kind"]]
+                own = {f.name for f in fields(kind)} - set(layer["numbers"])
+                layers.append(
+                    kind(**{n: tensors[f"{index}.{n}"] for n in own}, **layer["numbers"])
+                )
+            return State(tensors["next"], tuple(layers))
+        except (KeyError, TypeError) as error:
+            raise StateError(
+                f"{path}: not a state that this version can read ({error}); start without it"
+            ) from error
+
+
+def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+        return json.loads(metadata["longspan_state"])
+    except FileNotFoundError as error:
+        raise StateError(f"{path}: there is no such state file") from error
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"{path}: the state file is damaged ({error}); start without it") from error
+    except KeyError as error:
+        raise StateError(
+            f"{path}: a safetensors file, but no state; State.save writes one"
+        ) from error
+
+
+def push(old: Tensor, new: Tensor, counts: Tensor | None, keep: int | None, dim: int = 1) -> Tensor:
+    """Appends the tokens of a call to a right-aligned buffer and keeps the newest.
+
+    Args:
+        old: (B, …, P, …) the buffer, slots along `dim`.
+        new: (B, …, T, …) the call's tokens, same dtype, left-aligned.
+        counts: (B,) int64, how many of the T are real; None if all are.
+        keep: slots to keep; None for all.
+        dim: the dimension of the slots.
+
+    Returns:
+        (B, …, min(P + T, keep), …). Where a row had fewer tokens than slots, its first slots
+        repeat its oldest token: their positions must say `EMPTY` (`push_positions` does).
+    """
+    both = torch.cat([old, new], dim)
+    total = both.shape[dim]
+    width = total if keep is None else min(total, keep)
+    if counts is None:
+        return both.narrow(dim, total - width, width)
+    return _gather(both, _newest(old.shape[dim], counts, width).clamp(min=0), dim)
+
+
+def push_positions(old: Tensor, new: Tensor, counts: Tensor | None, keep: int | None) -> Tensor:
+    """`push` for positions (B, P) and (B, T) int64: slots without a token say `EMPTY`."""
+    both = torch.cat([old, new], 1)
+    total = both.shape[1]
+    width = total if keep is None else min(total, keep)
+    if counts is None:
+        return both.narrow(1, total - width, width)
+    index = _newest(old.shape[1], counts, width)
+    return both.gather(1, index.clamp(min=0)).masked_fill(index < 0, EMPTY)
+
+
+def _newest(past: int, counts: Tensor, width: int) -> Tensor:
+    # (B, width): the slots of [past, new] that end with each row's last real token
+    ends = past + counts
+    return ends[:, None] + torch.arange(-width, 0, device=counts.device)
+
+
+def _gather(both: Tensor, index: Tensor, dim: int) -> Tensor:
+    shape = [1] * both.dim()
+    shape[0], shape[dim] = index.shape
+    target = list(both.shape)
+    target[dim] = index.shape[1]
+    return both.gather(dim, index.view(shape).expand(target))
