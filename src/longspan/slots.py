@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from longspan.errors import InputError
+from longspan.errors import ConfigError, InputError
 from longspan.registry import Component
 from longspan.state import EMPTY, Carried
 
@@ -292,6 +292,18 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         """Tokens before its own segment that a query may see; None if there is no limit."""
         return None
 
+    def reaching(self, tokens: int | None, segment: int | None = None) -> Pattern:
+        """The same pattern that reaches back `tokens` tokens (None: without limit).
+
+        Raises:
+            ConfigError: it has no such length, or no segments.
+        """
+        if tokens != self.reach or segment not in (None, self.segment):
+            raise ConfigError(
+                f"pattern '{self.name}' cannot be evaluated with another length of memory or segment"
+            )
+        return self
+
     @abstractmethod
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         """The first position (int64, any above `EMPTY`) that queries at `pos` may see.
@@ -319,6 +331,16 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
     def length(self) -> int | None:
         """Tokens kept before the current segment; None for all."""
         return 0
+
+    def keeping(self, tokens: int | None) -> Memory:
+        """The same memory that keeps `tokens` tokens (None: all).
+
+        Raises:
+            ConfigError: it has no such length.
+        """
+        if tokens != self.length:
+            raise ConfigError(f"memory '{self.name}' cannot be evaluated with another length")
+        return self
 
     def covers(self, pattern: Pattern) -> bool:
         """Whether a stream in pieces sees all that one pass sees."""

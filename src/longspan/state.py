@@ -100,7 +100,9 @@ class State:
         """The same state with `change` applied to every tensor."""
         return State(change(self.next), tuple(layer.map(change) for layer in self.layers))
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> State:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
         """On another device or with floating-point tensors of another dtype."""
         return self.map(
             lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
@@ -135,11 +137,14 @@ class State:
             path: the file; an existing one is replaced.
             about: anything JSON that should travel with it (`State.about` reads it back).
         """
-        tensors = {"next": self.next.contiguous()}
+        # clones: safetensors refuses tensors that share memory, as an empty k and v do
+        tensors = {"next": self.next.clone()}
         layers = []
         for index, layer in enumerate(self.layers):
             layers.append({"kind": layer.kind, "numbers": layer.numbers()})
-            tensors |= {f"{index}.{name}": t.contiguous() for name, t in layer.tensors().items()}
+            tensors |= {
+                f"{index}.{name}": t.contiguous().clone() for name, t in layer.tensors().items()
+            }
         header = json.dumps({"format": 1, "layers": layers, "about": dict(about or {})})
         part = Path(f"{path}.part")
         try:
@@ -169,9 +174,7 @@ class State:
             for index, layer in enumerate(header["layers"]):
                 kind = Carried.kinds[layer["kind"]]
                 own = {f.name for f in fields(kind)} - set(layer["numbers"])
-                layers.append(
-                    kind(**{n: tensors[f"{index}.{n}"] for n in own}, **layer["numbers"])
-                )
+                layers.append(kind(**{n: tensors[f"{index}.{n}"] for n in own}, **layer["numbers"]))
             return State(tensors["next"], tuple(layers))
         except (KeyError, TypeError) as error:
             raise StateError(
@@ -187,7 +190,9 @@ def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise StateError(f"{path}: there is no such state file") from error
     except (OSError, SafetensorError) as error:
-        raise StateError(f"{path}: the state file is damaged ({error}); start without it") from error
+        raise StateError(
+            f"{path}: the state file is damaged ({error}); start without it"
+        ) from error
     except KeyError as error:
         raise StateError(
             f"{path}: a safetensors file, but no state; State.save writes one"

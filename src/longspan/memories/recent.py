@@ -9,7 +9,7 @@ the same output without projecting the memory again at every call.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longspan.buffer import Buffer, Hidden, Keys
 from longspan.errors import ConfigError, StateError
-from longspan.slots import Past, Places
+from longspan.slots import Memory, Past, Places
 from longspan.state import Carried, push, push_positions
 
 
@@ -45,6 +45,9 @@ class Recent(Buffer, name="recent"):
     @property
     def length(self) -> int:
         return self.tokens
+
+    def keeping(self, tokens: int | None) -> Memory:
+        return super().keeping(tokens) if tokens is None else replace(self, tokens=tokens)
 
     def start(self, batch: int, dim: int, heads: int, head_dim: int, like: Tensor) -> Carried:
         empty = Hidden(

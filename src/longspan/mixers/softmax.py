@@ -5,7 +5,6 @@ The order in which they act is physics, not taste, so it is written once: `Atten
 
 from __future__ import annotations
 
-
 from collections.abc import Sequence
 
 import torch
@@ -181,8 +180,6 @@ class Attention(nn.Module):
             return None
         back = places.pos - self.pattern.first(places.pos, None)
         return max(0, int(back[:, 0].max()))
-
-
 
 
 def check_state(state: State, layers: Sequence[Attention], batch: int) -> None:

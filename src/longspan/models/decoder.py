@@ -210,6 +210,15 @@ class Decoder(nn.Module):
             theirs.training = mine.training
         return other
 
+    def remembering(self, tokens: int | None, segment: int | None = None) -> Decoder:
+        """The same weights with `tokens` tokens of memory and, if given, another segment.
+
+        Raises:
+            ConfigError: the pattern or the memory has no such length.
+        """
+        pattern = self.config.pattern.reaching(tokens, segment)
+        return self.reshaped(pattern=pattern, memory=self.config.memory.keeping(tokens))
+
     def _piece(
         self, tokens: Tensor, state: State, valid: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, State]:
@@ -283,9 +292,7 @@ def _block(config: DecoderConfig) -> Block:
         norm=attention_norm if config.placement == "pre" else None,
         exact=config.exact,
     )
-    feed_forward = FeedForward(
-        config.width, config.feed_forward, config.activation, config.dropout
-    )
+    feed_forward = FeedForward(config.width, config.feed_forward, config.activation, config.dropout)
     return Block(
         attention, feed_forward, (attention_norm, norm()), config.placement, config.dropout
     )

@@ -122,9 +122,7 @@ class Head(nn.Module):
         table: the embedding whose rows and projections the config ties to.
     """
 
-    def __init__(
-        self, config: VocabularyConfig, size: int, dim: int, source: Embedding
-    ) -> None:
+    def __init__(self, config: VocabularyConfig, size: int, dim: int, source: Embedding) -> None:
         super().__init__()
         self.config, self.size, self.dim = config, size, dim
         self.clusters = source.clusters

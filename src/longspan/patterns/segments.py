@@ -40,6 +40,11 @@ class Segments(Pattern, name="segments"):
     def reach(self) -> int:
         return self.memory
 
+    def reaching(self, tokens: int | None, segment: int | None = None) -> Segments:
+        if tokens is None:
+            raise ConfigError("pattern 'segments' needs a length of memory")
+        return Segments(segment or self.length, tokens)
+
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         start = pos.div(self.length, rounding_mode="floor") * self.length
         return (start if opened is None else opened) - self.memory

@@ -32,5 +32,10 @@ class Window(Pattern, name="window"):
     def reach(self) -> int:
         return self.width - 1
 
+    def reaching(self, tokens: int | None, segment: int | None = None) -> Pattern:
+        if tokens is None or segment is not None:
+            return super().reaching(tokens, segment)
+        return Window(tokens + 1)
+
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return pos - (self.width - 1)

@@ -57,7 +57,7 @@ class XLOrder(Order):
         exponent = torch.arange(0, dim, 2, dtype=torch.float64) / dim
         self.register_buffer("frequency", 10000.0**-exponent)
 
-    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202 - torch's own signature
+    def _apply(self, fn, recurse=True):
         frequency = self.frequency
         super()._apply(fn, recurse)
         # a rounded frequency is another position: it moves between devices, never between dtypes

@@ -1,0 +1,109 @@
+"""longspan: Transformers with memory, for sequences that do not fit in one context window.
+
+Names are imported when they are first used, so that `longspan --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longspan.decoding.generate import generate
+    from longspan.errors import ConfigError, IncompatibleConfig, LongspanError
+    from longspan.interop.transfo_xl import import_run
+    from longspan.kernels.auto import Auto
+    from longspan.measure.cost import cost
+    from longspan.measure.perplexity import evaluate, sliding
+    from longspan.measure.stream import Stream, stream
+    from longspan.memories.cache import Cache
+    from longspan.memories.none import NoMemory
+    from longspan.memories.recent import Recent
+    from longspan.mixers.softmax import Attention
+    from longspan.models.decoder import Decoder, DecoderConfig
+    from longspan.patterns.causal import Causal
+    from longspan.patterns.full import Full
+    from longspan.patterns.segments import Segments
+    from longspan.patterns.window import Window
+    from longspan.positions.alibi import Alibi
+    from longspan.positions.none import NoPosition
+    from longspan.positions.rotary import Rotary
+    from longspan.positions.sinusoidal import Sinusoidal
+    from longspan.positions.xl import XL
+    from longspan.state import State
+    from longspan.training.loop import train
+    from longspan.training.run import Run, load
+
+_HOMES = {
+    "longspan.decoding.generate": ("generate",),
+    "longspan.errors": ("ConfigError", "IncompatibleConfig", "LongspanError"),
+    "longspan.interop.transfo_xl": ("import_run",),
+    "longspan.kernels.auto": ("Auto",),
+    "longspan.measure.cost": ("cost",),
+    "longspan.measure.perplexity": ("evaluate", "sliding"),
+    "longspan.measure.stream": ("Stream", "stream"),
+    "longspan.memories.cache": ("Cache",),
+    "longspan.memories.none": ("NoMemory",),
+    "longspan.memories.recent": ("Recent",),
+    "longspan.mixers.softmax": ("Attention",),
+    "longspan.models.decoder": ("Decoder", "DecoderConfig"),
+    "longspan.patterns.causal": ("Causal",),
+    "longspan.patterns.full": ("Full",),
+    "longspan.patterns.segments": ("Segments",),
+    "longspan.patterns.window": ("Window",),
+    "longspan.positions.alibi": ("Alibi",),
+    "longspan.positions.none": ("NoPosition",),
+    "longspan.positions.rotary": ("Rotary",),
+    "longspan.positions.sinusoidal": ("Sinusoidal",),
+    "longspan.positions.xl": ("XL",),
+    "longspan.state": ("State",),
+    "longspan.training.loop": ("train",),
+    "longspan.training.run": ("Run", "load"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "XL",
+    "Alibi",
+    "Attention",
+    "Auto",
+    "Cache",
+    "Causal",
+    "ConfigError",
+    "Decoder",
+    "DecoderConfig",
+    "Full",
+    "IncompatibleConfig",
+    "LongspanError",
+    "NoMemory",
+    "NoPosition",
+    "Recent",
+    "Rotary",
+    "Run",
+    "Segments",
+    "Sinusoidal",
+    "State",
+    "Stream",
+    "Window",
+    "cost",
+    "evaluate",
+    "generate",
+    "import_run",
+    "load",
+    "sliding",
+    "stream",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("longspan")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'longspan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

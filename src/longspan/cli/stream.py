@@ -1,0 +1,105 @@
+"""`longspan stream`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
+from longspan.errors import DataError
+from longspan.measure.stream import CHUNK, Stream, Surprise
+
+
+def stream(
+    run: str,
+    source: str = "-",
+    /,
+    *,
+    alert: float | None = None,
+    state: Path | None = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Write the surprisal of every token of an unbounded input, as JSON lines.
+
+    Parameters
+    ----------
+    run
+        A run's folder.
+    source
+        A file, or - for standard input, scored as it comes.
+    alert
+        Write only tokens of more than so many bits.
+    state
+        Begin with the memory in this file, if it exists, and save it there at the end.
+    """
+    loaded = open_run(run, checkpoint, device, dtype, threads)
+    flow = Stream.load(loaded, state) if state is not None and state.exists() else Stream(loaded)
+    try:
+        handle = sys.stdin.fileno() if source == "-" else os.open(source, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    ended = _Ended()
+    try:
+        while data := ended.read(handle):
+            _write(flow.feed(data), alert)
+        if state is None:
+            _write(flow.feed(b"", final=True), alert)
+    except IsADirectoryError as error:
+        raise DataError(f"{source} is a folder; name a file") from error
+    if state is not None:
+        flow.save(state)
+    if ended.number is not None:
+        sys.exit(128 + ended.number)
+
+
+def _write(steps: object, alert: float | None) -> None:
+    lines = []
+    for step in steps:  # type: ignore[attr-defined]
+        assert isinstance(step, Surprise)
+        if alert is None or step.bits > alert:
+            text = step.bytes.decode("utf-8", errors="backslashreplace")
+            lines.append(
+                json.dumps(
+                    {
+                        "position": step.position,
+                        "token": step.token,
+                        "text": text,
+                        "bits": round(step.bits, 6),
+                    }
+                )
+            )
+    if lines:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+
+class _Ended:
+    """Ctrl-C and SIGTERM end the input, so that the memory is still saved."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.reading = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        if self.reading:
+            raise InterruptedError
+
+    def read(self, handle: int) -> bytes:
+        """The next bytes; none at the end."""
+        self.reading = True
+        try:
+            return b"" if self.number is not None else os.read(handle, CHUNK)
+        except InterruptedError:
+            return b""
+        finally:
+            self.reading = False

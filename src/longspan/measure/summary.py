@@ -1,0 +1,265 @@
+"""All there is to say about a run on its own held-out data, as one JSON-able dict.
+
+`show/report.py` says what the keys mean and makes a page of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import lzma
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longspan.config import write_yaml
+from longspan.data import Corpus
+from longspan.decoding.generate import tokens
+from longspan.decoding.sampling import Sampling
+from longspan.errors import ConfigError
+from longspan.machine import hardware, peak_memory, versions
+from longspan.measure.perplexity import Score, evaluate, sliding
+from longspan.training.checkpoint import read_trainer
+from longspan.training.run import Run, own_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        factors: lengths of memory, as multiples of the trained one.
+        limit: held-out tokens to score; 0 for all. The same ones for every row.
+        stride: of the sliding window.
+        sliding_limit: tokens that the sliding window scores, which costs window/stride times as
+            much; 0 for as many as the other rows.
+        prompt: what the sample begins with.
+        sample: tokens in it.
+        seed: of it.
+    """
+
+    factors: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)
+    limit: int = 0
+    stride: int = 32
+    sliding_limit: int = 0
+    prompt: str = ""
+    sample: int = 600
+    seed: int = 1
+
+
+def summarise(
+    run: Run, plan: Plan | None = None, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measures a trained run on the test data of its own recipe.
+
+    Args:
+        run: a loaded run.
+        plan: what to measure.
+        say: told what is measured next.
+
+    Raises:
+        ConfigError: an imported run, which has no data of its own, or no memory to vary.
+        DataError: the recipe leaves no test data.
+    """
+    plan = plan or Plan()
+    begun = time.perf_counter()
+    say("reading the data")
+    splits = own_data(run)
+    test = splits.test
+    trained = run.model.config.memory.length
+    if not trained:
+        raise ConfigError("the run has no memory of a certain length to vary")
+    rows, curve = [], []
+    scores: dict[int, Score] = {}
+    for factor in plan.factors:
+        length = int(trained * factor)
+        say(f"memory {length}")
+        model = run.model.remembering(length)
+        score = evaluate(model, test, run.tokenizer, limit=plan.limit)
+        scores[length] = score
+        low, high = score.interval()
+        point = {"memory": length, "bits_per_byte": score.bits_per_byte, "low": low, "high": high}
+        curve.append(point)
+    without = scores.get(0)
+    for length in (0, trained, 4 * trained):
+        if length in scores:
+            rows.append(_memory_row(run, plan, length, trained, scores[length], without))
+    say(f"sliding window, stride {plan.stride}")
+    rows.append(_sliding_row(run, plan, test, scores.get(trained)))
+    say("xz")
+    scored = _contents(test, run, plan.limit)
+    rows += _archive_rows(scored)
+    say("a sample")
+    trainer = read_trainer(run.checkpoint)
+    metrics = _metrics(run.path)
+    speed = json.loads((run.path / "speed.json").read_text(encoding="utf-8"))
+    seconds = time.perf_counter() - begun
+    recorded = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
+    path = run.config["data"]["path"]
+    device = run.model.head.bias.device
+    return {
+        "title": f"longspan: {run.path.name}",
+        "longspan": versions()["longspan"],
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "run": {
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "steps": trainer["step"],
+            "tokens_seen": trainer["tokens"],
+            "tokens_per_second": speed["tokens_per_second"],
+            "train_seconds": speed["seconds"],
+            "total_seconds": speed["seconds"] + seconds,
+            "peak_memory_bytes": max(speed["peak_memory"], peak_memory()),
+            "segment": run.model.config.pattern.segment,
+            "memory": trained,
+            "dtype": run.config["train"]["dtype"],
+            "threads": recorded["threads"],
+            "hardware": hardware(device),
+            "versions": versions(),
+            "recipe": write_yaml(run.config),
+        },
+        "data": {
+            "path": path if isinstance(path, str) else ", ".join(path),
+            "train_bytes": splits.train.bytes,
+            "train_files": len(splits.train.offsets),
+            "test_bytes": test.bytes,
+            "test_files": len(test.offsets),
+            "scored_bytes": sum(map(len, scored)),
+        },
+        "rows": rows,
+        "band": "the 95 % bootstrap interval over the held-out files",
+        "curve": curve,
+        "training": metrics[0],
+        "validation": metrics[1],
+        "sample": _sample(run, plan),
+    }
+
+
+def _memory_row(
+    run: Run, plan: Plan, length: int, trained: int, score: Score, without: Score | None
+) -> dict[str, Any]:
+    if length == 0:
+        name = "no memory"
+        note = "each segment starts from nothing"
+    else:
+        times = length / trained
+        name = f"memory {length}" + (", as trained" if times == 1 else f", {times:g}x the trained")
+        note = "memory carried from segment to segment"
+    against = None
+    if without is not None and length:
+        against = score.bits_per_byte / without.bits_per_byte - 1
+    return {
+        "name": name,
+        "kind": "memory" if length else "none",
+        "memory": length,
+        "bits_per_byte": score.bits_per_byte,
+        "against_none": against,
+        "tokens_per_second": score.tokens_per_second,
+        "note": note,
+        "command": _command(run, f"--memory {length}", plan.limit),
+    }
+
+
+def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict[str, Any]:
+    window = run.model.config.pattern.segment
+    limit = plan.sliding_limit or plan.limit
+    score = sliding(
+        run.model, test, run.tokenizer, stride=plan.stride, window=window, limit=limit, batch=32
+    )
+    context = f"{window - plan.stride} to {window - 1} tokens of context, computed again each time"
+    return {
+        "name": f"sliding window of {window}, stride {plan.stride}",
+        "kind": "sliding",
+        "memory": None,
+        "bits_per_byte": score.bits_per_byte,
+        "against_none": None,
+        "tokens_per_second": score.tokens_per_second,
+        "note": context,
+        "command": _command(run, f"--sliding --stride {plan.stride}", limit),
+    }
+
+
+def _command(run: Run, what: str, limit: int) -> str:
+    command = f"longspan evaluate {shlex.quote(str(run.path))} {what}"
+    return command + (f" --limit {limit}" if limit else "")
+
+
+def _contents(test: Corpus, run: Run, limit: int) -> list[bytes]:
+    """The bytes of each document that were scored."""
+    edges = [*test.offsets.tolist(), len(test)]
+    left = limit or len(test)
+    contents = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        count = min(high - low - 1, left)
+        left -= count
+        if count > 0:
+            contents.append(
+                run.tokenizer.decode(np.asarray(test.tokens[low + 1 : low + 1 + count]))
+            )
+    return contents
+
+
+def _archive_rows(contents: list[bytes]) -> list[dict[str, Any]]:
+    total = sum(map(len, contents))
+    each = sum(len(lzma.compress(content, preset=9)) for content in contents)
+    whole = len(lzma.compress(b"".join(contents), preset=9))
+    rows = []
+    for name, size, note in (
+        ("xz -9, each file", each, "yardstick, untrained; every file on its own"),
+        ("xz -9, one archive", whole, "yardstick, untrained; all files one after another"),
+    ):
+        rows.append(
+            {
+                "name": name,
+                "kind": "archive",
+                "memory": None,
+                "bits_per_byte": 8 * size / total,
+                "against_none": None,
+                "tokens_per_second": None,
+                "note": note,
+                "command": None,
+            }
+        )
+    return rows
+
+
+def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Points of the training and of the validation curve."""
+    training, validation = [], []
+    step_tokens: dict[int, int] = {}
+    with open(path / "metrics.jsonl", encoding="utf-8") as file:
+        for line in map(json.loads, file):
+            if "loss" in line:
+                step_tokens[line["step"]] = line["tokens"]
+                bits = line["loss"] / float(np.log(2))
+                training.append(
+                    {"step": line["step"], "tokens": line["tokens"], "bits_per_byte": bits}
+                )
+            else:
+                validation.append(
+                    {
+                        "step": line["step"],
+                        "tokens": step_tokens.get(line["step"]),
+                        "bits_per_byte": line["valid_bits_per_byte"],
+                    }
+                )
+    return training, [point for point in validation if point["tokens"] is not None]
+
+
+def _sample(run: Run, plan: Plan) -> dict[str, Any]:
+    sampling = Sampling(temperature=0.8, top_p=0.95)
+    steps = tokens(
+        run, plan.prompt, max_tokens=plan.sample, sampling=sampling, seed=plan.seed, echo=True
+    )
+    return {
+        "prompt": plan.prompt,
+        "seed": plan.seed,
+        "settings": "temperature 0.8, top-p 0.95",
+        "tokens": [
+            {"bytes": step.bytes.hex(), "bits": step.bits, "prompt": step.prompt} for step in steps
+        ],
+    }

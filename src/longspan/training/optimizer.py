@@ -1,0 +1,100 @@
+"""AdamW (1711.05101) with warm-up and cosine, and float32 weights behind a bfloat16 model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from longspan.training.recipe import TrainConfig
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Rate of update `step` (0 is the first): linear warm-up, then a cosine (1608.03983)."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    span = max(1, config.steps - config.warmup)
+    done = min(1.0, (step - config.warmup + 1) / span)
+    share = config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * share
+
+
+class Optimizer:
+    """Holds the weights that learn.
+
+    Where the model computes in bfloat16, an update would often be smaller than half the distance
+    to the next number and be lost; so the optimizer keeps float32 weights and gives the model
+    rounded copies after every update.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, dtype: torch.dtype) -> None:
+        self.config = config
+        named = dict(model.named_parameters())
+        self.names = list(named)
+        self.mixed = dtype == torch.bfloat16
+        if self.mixed:
+            masters = {n: nn.Parameter(p.detach().float().clone()) for n, p in named.items()}
+            model.to(dtype)
+        else:
+            model.to(dtype)
+            masters = dict(model.named_parameters())
+        self.copies = list(model.parameters())
+        self.weights: dict[str, nn.Parameter] = masters
+        matrices = [p for p in masters.values() if p.dim() >= 2]
+        others = [p for p in masters.values() if p.dim() < 2]
+        self.adamw = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=config.betas,
+            fused=True,
+        )
+
+    def gather(self) -> None:
+        """Adds the model's gradients to those of the weights."""
+        if not self.mixed:
+            return
+        for weight, copy in zip(self.weights.values(), self.copies, strict=True):
+            if copy.grad is None:
+                continue
+            if weight.grad is None:
+                weight.grad = copy.grad.float()
+            else:
+                weight.grad += copy.grad
+            copy.grad = None
+
+    def clip(self) -> Tensor:
+        """Scales the gradient to at most `clip` and gives its norm before, a scalar."""
+        return nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip)
+
+    def step(self, number: int) -> None:
+        """Update `number` (0 is the first)."""
+        for group in self.adamw.param_groups:
+            group["lr"] = learning_rate(self.config, number)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        self.publish()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Gives the model the weights in its own dtype."""
+        if self.mixed:
+            torch._foreach_copy_(self.copies, list(self.weights.values()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Moments and step count of each weight, `NAME.exp_avg` and so on."""
+        result = {}
+        for name, weight in self.weights.items():
+            for key, value in self.adamw.state.get(weight, {}).items():
+                result[f"{name}.{key}"] = value
+        return result
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what `tensors` gave."""
+        for name, weight in self.weights.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}.step" in tensors:
+                self.adamw.state[weight] = {key: tensors[f"{name}.{key}"] for key in keys}
