@@ -34,11 +34,20 @@ def build(cls: type[C], tree: Any, source: str = "") -> C:
     Raises:
         ConfigError: every unknown key, wrong type and refused value in `tree`.
     """
-    reader = _Reader()
-    value = reader.dataclass(cls, tree, "")
-    if reader.problems:
-        raise ConfigError(reader.problems, source)
+    value, problems = attempt(cls, tree)
+    if value is None or problems:
+        raise ConfigError(problems, source)
     return value
+
+
+def attempt(cls: type[C], tree: Any, where: str = "") -> tuple[C | None, list[str]]:
+    """As `build`, but gives the problems, and the value where only unknown keys stand against it.
+
+    Args:
+        where: dotted key of `tree`, for messages.
+    """
+    reader = _Reader()
+    return reader.dataclass(cls, tree, where), reader.problems
 
 
 def plain(config: Any) -> Any:
@@ -128,19 +137,22 @@ class _Reader:
             return None
         hints = get_type_hints(cls)
         known = {f.name: f for f in fields(cls) if f.init}
+        dotted = {key: f"{where}.{key}" if where else str(key) for key in tree}
+        self.problems += [
+            f"{dotted[key]} is unknown{did_you_mean(str(key), known)}"
+            for key in tree
+            if key not in known
+        ]
+        # an unknown key leaves the rest sound, so that more can be said of it
         before = len(self.problems)
-        values = {}
-        for key, value in tree.items():
-            dotted = f"{where}.{key}" if where else str(key)
-            if key not in known:
-                self.problems.append(f"{dotted} is unknown{did_you_mean(str(key), known)}")
-            else:
-                values[key] = self.value(hints[key], value, dotted)
+        known_tree = {key: value for key, value in tree.items() if key in known}
+        values = {k: self.value(hints[k], value, dotted[k]) for k, value in known_tree.items()}
         for name, f in known.items():
             if name not in tree and f.default is MISSING and f.default_factory is MISSING:
-                dotted = f"{where}.{name}" if where else name
-                self.problems.append(f"{dotted} is required")
-        if len(self.problems) > before:
+                self.problems.append(
+                    f"{where}.{name} is required" if where else f"{name} is required"
+                )
+        if len(self.problems) > before or None in (values[k] for k in values if _wants(hints[k])):
             return None
         try:
             return cls(**values)
@@ -222,6 +234,11 @@ class _Reader:
         if not exact:
             self.problems.append(f"{where} must be {_named(hint)}, not {_shown(value)}")
         return value
+
+
+def _wants(hint: Any) -> bool:
+    """Whether None can only mean that the value could not be made."""
+    return is_dataclass(hint) or (isinstance(hint, type) and issubclass(hint, Component))
 
 
 NAMES = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}

@@ -19,7 +19,7 @@ width.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -228,12 +228,16 @@ class Bias:
     """
 
     @abstractmethod
-    def head(self, rows: slice, head: int) -> Tensor:
-        """(B' or 1, T, S) for the rows of the batch in `rows` and one head."""
+    def split(self, rows: int) -> Sequence[Bias]:
+        """The biases of `rows` rows of the batch after another."""
+
+    @abstractmethod
+    def head(self, head: int) -> Tensor:
+        """(B or 1, T, S) for one head."""
 
     def dense(self, heads: int) -> Tensor:
         """(B or 1, H, T, S) at once."""
-        return torch.stack([self.head(slice(None), h) for h in range(heads)], 1)
+        return torch.stack([self.head(h) for h in range(heads)], 1)
 
 
 class Order(nn.Module):

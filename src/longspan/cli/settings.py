@@ -41,8 +41,14 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
             if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
                 raise ConfigError(f"--{key} needs a value")
             value = rest.pop(0)
-        try:
-            changes[key.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            changes[key.replace("-", "_")] = value
+        changes[key.replace("-", "_")] = _value(value)
     return changes
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    # "stdlib:" is a path, though YAML reads a mapping
+    return text if isinstance(value, dict) and not text.startswith("{") else value

@@ -8,19 +8,31 @@ here it is part of the model, so it is asked for.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from longspan.errors import CheckpointError
+from longspan.config import plain
+from longspan.data import Codec
+from longspan.data.tokenizers.ids import IdCodec
+from longspan.data.tokenizers.words import WordCodec
+from longspan.errors import CheckpointError, ConfigError
+from longspan.machine import versions
 from longspan.memories.recent import Recent
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.models.vocabulary import VocabularyConfig
 from longspan.patterns.segments import Segments
 from longspan.patterns.window import Window
 from longspan.positions.xl import XL
+from longspan.training.checkpoint import read_tensors, save_checkpoint
+from longspan.training.loop import Progress
+from longspan.training.run import write_config, write_json
 
 
 def decoder_config(config: Mapping[str, Any], segment: int) -> DecoderConfig:
@@ -145,3 +157,84 @@ class _Source:
             raise CheckpointError(
                 "model.safetensors does not fit its config.json: " + "; ".join(self.problems)
             )
+
+
+def import_run(
+    path: str | os.PathLike[str], to: str | os.PathLike[str], *, segment: int | None = None
+) -> Path:
+    """Makes a run of a Hugging Face folder in the TransfoXL layout.
+
+    Text is tokenised by `vocab.txt` (a word a line) where the folder has one. The release's own
+    vocabulary is a pickle, which is never read; without vocab.txt the run takes token numbers.
+
+    Args:
+        path: a folder with config.json and model.safetensors.
+        to: the run's folder; must not hold one.
+        segment: T; None for config.json's tgt_len, else 128.
+
+    Returns:
+        `to`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights do not fit the config.
+        ConfigError: `to` holds a run already, or a setting has no counterpart.
+    """
+    path, to = Path(path), Path(to)
+    if (to / "run.yaml").exists():
+        raise ConfigError(f"{to} holds a run already; name another folder (--to)")
+    config = _read_config(path / "config.json")
+    decoder = decoder_config(config, segment or config.get("tgt_len", 128))
+    weights = path / "model.safetensors"
+    if not weights.is_file() and (path / "pytorch_model.bin").is_file():
+        raise CheckpointError(
+            f"{path} has its weights in pytorch_model.bin, a pickle, which is never read; save "
+            "them with save_pretrained(…, safe_serialization=True)"
+        )
+    tensors = read_tensors(weights)
+    model = Decoder(decoder, config["vocab_size"])
+    load_weights(model, tensors)
+    codec = _codec(path / "vocab.txt", config)
+    to.mkdir(parents=True, exist_ok=True)
+    codec.save(to)
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    save_checkpoint(to / "checkpoints", 0, named, {}, None, asdict(Progress()))
+    write_json(to / "versions.json", {**versions(), "imported": path.name})
+    write_config(to, {"imported": path.name, "model": plain(decoder)})
+    return to
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); name a Hugging Face folder"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON ({error})") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "transfo-xl":
+        raise CheckpointError(
+            f"{path}: model_type is {kind!r}; so far only 'transfo-xl' can be imported"
+        )
+    needed = ("vocab_size", "d_model", "d_embed", "n_layer", "n_head", "d_head", "d_inner")
+    missing = [name for name in (*needed, "mem_len", "cutoffs") if name not in config]
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}")
+    return config
+
+
+def _codec(path: Path, config: Mapping[str, Any]) -> Codec:
+    size, eos = config["vocab_size"], config.get("eos_token_id") or 0
+    if not path.is_file():
+        return IdCodec(size, eos)
+    try:
+        words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()]
+        codec = WordCodec(words, words[eos])
+    except (OSError, UnicodeDecodeError, IndexError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: no vocabulary with a word a line, <eos> and <unk> among them ({error})"
+        ) from error
+    if codec.size != size:
+        raise CheckpointError(f"{path} has {codec.size} words, config.json says {size}")
+    return codec

@@ -32,19 +32,21 @@ class Blocked(Kernel, name="blocked"):
         dropout: float = 0.0,
     ) -> Tensor:
         t, s = pairs.shape
-        mask = pairs.additive(q.dtype)
-        step = max(1, BLOCK // (t * s))
-        q = q * scale
+        rows = max(1, BLOCK // (t * s))
+        masks = pairs.additive(q.dtype).split(rows)
+        biases = [None] * len(masks) if bias is None else bias.split(rows)
         blocks = []
-        for start in range(0, q.shape[0], step):
-            rows = slice(start, start + step)
+        parts = zip((q * scale).split(rows), k.split(rows), v.split(rows), strict=True)
+        for (qs, ks, vs), mask, added in zip(parts, masks, biases, strict=True):
             heads = []
-            for head in range(q.shape[1]):
-                added = mask[rows]
-                if bias is not None:
-                    added = added + bias.head(rows, head).to(q.dtype)
-                scores = torch.baddbmm(added, q[rows, head], k[rows, head].transpose(1, 2))
+            # unbound once: the gradient of a slice is a whole tensor of zeros with a slice in it
+            slices = zip(qs.unbind(1), ks.transpose(2, 3).unbind(1), vs.unbind(1), strict=True)
+            for head, (query, key, value) in enumerate(slices):
+                if added is None:
+                    scores = torch.baddbmm(mask, query, key)
+                else:
+                    scores = torch.baddbmm(added.head(head).to(q.dtype), query, key) + mask
                 probs = torch.dropout(scores.softmax(-1), dropout, dropout > 0)
-                heads.append(probs @ v[rows, head])
+                heads.append(probs @ value)
             blocks.append(torch.stack(heads, 1))
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)

@@ -38,8 +38,7 @@ def _facts(run: Path) -> dict[str, Any]:
     checkpoint = last_checkpoint(run / "checkpoints")
     if checkpoint is not None:
         trainer = read_trainer(checkpoint)
-        best = trainer["best"]
-        facts["best held-out bits/byte"] = best if best < float("inf") else None
+        facts["best held-out bits/byte"] = trainer["best"]
         facts["at step"] = trainer["best_step"] or None
         facts["steps"] = trainer["step"]
         facts["tokens seen"] = trainer["tokens"]

@@ -134,7 +134,7 @@ class Decoder(nn.Module):
             order.share(orders[0])
         self.norm = NORMS[config.norm](config.width, eps=1e-5) if config.final_norm else None
         self.head = Head(config.vocabulary, size, config.width, self.embedding)
-        self.apply(self._initialise)
+        self._initialise()
 
     def forward(
         self,
@@ -268,11 +268,17 @@ class Decoder(nn.Module):
         if state is not None:
             check_state(state, [block.attention for block in self.blocks()], tokens.shape[0])
 
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    def _initialise(self) -> None:
+        """Weights that keep the variance of what they map; residual branches shrunk with depth."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        shrink = (2 * self.config.layers) ** -0.5
+        for block in self.blocks():
+            for last in (block.attention.o, block.feed_forward[3]):
+                last.weight.data.mul_(shrink)
 
 
 def _block(config: DecoderConfig) -> Block:

@@ -7,6 +7,7 @@ of the next lower power n, and then every second one of 2n's; so does this.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,8 @@ class AlibiOrder(Order):
         self.slopes = slopes(heads)
 
     def bias(self, q: Tensor, pairs: Pairs) -> Bias:
-        return Slope(self.slopes, _penalty(pairs, q.dtype))
+        penalty = _penalty(pairs, q.dtype)
+        return Slope(self.slopes, penalty.expand(q.shape[0], -1, -1))
 
 
 def _penalty(pairs: Pairs, dtype: torch.dtype) -> Tensor:
@@ -54,12 +56,14 @@ def _penalty(pairs: Pairs, dtype: torch.dtype) -> Tensor:
 
 
 class Slope(Bias):
-    """`penalty` (1 or B, T, S) times the head's slope."""
+    """`penalty` (B, T, S) times the head's slope."""
 
     def __init__(self, slopes: list[float], penalty: Tensor) -> None:
         self.slopes = slopes
         self.penalty = penalty
 
-    def head(self, rows: slice, head: int) -> Tensor:
-        penalty = self.penalty if self.penalty.shape[0] == 1 else self.penalty[rows]
-        return penalty * self.slopes[head]
+    def split(self, rows: int) -> Sequence[Bias]:
+        return [Slope(self.slopes, part) for part in self.penalty.split(rows)]
+
+    def head(self, head: int) -> Tensor:
+        return self.penalty * self.slopes[head]

@@ -9,6 +9,7 @@ slots, so that a memory may hold tokens from anywhere; and keys after their quer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +76,7 @@ class XLOrder(Order):
         t, s = pairs.shape
         query = (q + self.v[:, None, :]) * self.scale
         if pairs.consecutive:
-            # one distance more than there are pairs, so that the skew is a view (`RelativeBias`)
+            # one distance more than there are pairs, so that the skew is a view (`SkewedBias`)
             low, high = (-1 if pairs.causal else -t), s - 1
             terms = self._terms(query, pairs, low, high)
             return SkewedBias(*terms, t, s)
@@ -85,8 +86,10 @@ class XLOrder(Order):
         terms = self._terms(query, pairs, low, high)
         return GatheredBias(*terms, (high - distance).clamp(0, high - low))
 
-    def _terms(self, query: Tensor, pairs: Pairs, low: int, high: int) -> tuple[Tensor, Tensor]:
-        """Queries (B, H, T, X) and distances (H, X, N), high first, whose product is the term.
+    def _terms(
+        self, query: Tensor, pairs: Pairs, low: int, high: int
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """Queries (B, H, T, X) and, a head, distances (X, N), high first: their product is the term.
 
         X is D, or C where few queries meet many distances: then it is cheaper to bring W_r to the
         queries than to every R.
@@ -101,8 +104,8 @@ class XLOrder(Order):
         dim = weight.shape[2]
         if n * dim * head_dim + t * head_dim * n <= t * head_dim * dim + t * dim * n:
             r = self.r(sinusoid).view(n, heads, head_dim)
-            return query, r.permute(1, 2, 0)
-        return query @ weight, sinusoid.T.expand(heads, -1, -1)
+            return query, r.permute(1, 2, 0).unbind(0)
+        return query @ weight, [sinusoid.T] * heads
 
     def _sinusoid(self, low: int, high: int, like: Tensor) -> Tensor:
         exact = torch.promote_types(like.dtype, torch.float32)
@@ -114,45 +117,45 @@ class XLOrder(Order):
         return both[:, : self.r.in_features].to(like.dtype)
 
 
-class RelativeBias(Bias):
-    """The product of `query` (B, H, T, X) and `r` (H, X, N), column n at distance high - n."""
+class SkewedBias(Bias):
+    """Where distances are those of slots: `query` (B, H, T, X) times `r`, H times (X, N).
 
-    def __init__(self, query: Tensor, r: Tensor) -> None:
-        self.query = query
-        self.r = r
-
-    def products(self, rows: slice, head: int) -> Tensor:
-        """(B', T, N) for one head."""
-        return self.query[rows, head] @ self.r[head]
-
-
-class SkewedBias(RelativeBias):
-    """Where distances are those of slots: column S - 1 - (distance) is a diagonal.
-
-    The paper's shift (appendix B): pair (i, j) stands in row i at column j + T - 1 - i. With one
-    column more than S, taking the flat buffer from T - 1 on and cutting it into rows that are one
-    shorter moves every row by one: a view, no copy.
+    Column n is at distance S - 1 - n, so pair (i, j) stands in row i at column j + T - 1 - i: the
+    paper's shift (appendix B). With one column more than S, taking the flat buffer from T - 1 on
+    and cutting it into rows that are one shorter moves every row by one: a view, no copy.
     """
 
-    def __init__(self, query: Tensor, r: Tensor, t: int, s: int) -> None:
-        super().__init__(query, r)
+    def __init__(self, query: Tensor, r: Sequence[Tensor], t: int, s: int) -> None:
+        self.query = query
+        self.heads = query.unbind(1)
+        self.r = r
         self.t, self.s = t, s
 
-    def head(self, rows: slice, head: int) -> Tensor:
-        products = self.products(rows, head)
+    def split(self, rows: int) -> Sequence[Bias]:
+        return [SkewedBias(part, self.r, self.t, self.s) for part in self.query.split(rows)]
+
+    def head(self, head: int) -> Tensor:
+        products = self.heads[head] @ self.r[head]
         width = products.shape[-1] - 1
         flat = products.flatten(1)[:, self.t - 1 : self.t - 1 + self.t * width]
         return flat.unflatten(1, (self.t, width))[..., : self.s]
 
 
-class GatheredBias(RelativeBias):
-    """Any distances: `index` (1 or B, T, S) int64 names each pair's column."""
+class GatheredBias(Bias):
+    """Any distances: `query` (B, H, T, X) times `r`, H times (X, N), at the columns `index`.
 
-    def __init__(self, query: Tensor, r: Tensor, index: Tensor) -> None:
-        super().__init__(query, r)
+    `index` (B, T, S) int64 names each pair's column.
+    """
+
+    def __init__(self, query: Tensor, r: Sequence[Tensor], index: Tensor) -> None:
+        self.query = query
+        self.heads = query.unbind(1)
+        self.r = r
         self.index = index
 
-    def head(self, rows: slice, head: int) -> Tensor:
-        products = self.products(rows, head)
-        index = self.index if self.index.shape[0] == 1 else self.index[rows]
-        return products.gather(2, index.expand(products.shape[0], -1, -1))
+    def split(self, rows: int) -> Sequence[Bias]:
+        parts = zip(self.query.split(rows), self.index.split(rows), strict=True)
+        return [GatheredBias(query, self.r, index) for query, index in parts]
+
+    def head(self, head: int) -> Tensor:
+        return (self.heads[head] @ self.r[head]).gather(2, self.index)

@@ -69,7 +69,7 @@ class Progress:
     Attributes:
         step: updates done.
         tokens: read so far.
-        best: lowest held-out bits per byte.
+        best: lowest held-out bits per byte; None if never scored.
         best_step: when it was seen; 0 if never.
         metrics: bytes of metrics.jsonl that are sure.
         losses: of the steps since the last line, nats a token.
@@ -78,7 +78,7 @@ class Progress:
 
     step: int = 0
     tokens: int = 0
-    best: float = math.inf
+    best: float | None = None
     best_step: int = 0
     metrics: int = 0
     losses: list[float] = field(default_factory=list)
@@ -372,7 +372,7 @@ class Trainer:
         self._line(line)
         events.write(progress.step, {f"valid/{k[6:]}": v for k, v in line.items() if k != "step"})
         self.watcher.evaluated(progress.step, score.bits_per_byte)
-        if not score.bits_per_byte < progress.best:
+        if progress.best is not None and not score.bits_per_byte < progress.best:
             return False
         progress.best, progress.best_step = score.bits_per_byte, progress.step
         return True

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from longspan.config import Tree, build, override, plain, read_yaml
+from longspan.config import Tree, attempt, override, plain, read_yaml
 from longspan.data import DataConfig
 from longspan.errors import ConfigError, Conflict, IncompatibleConfig, did_you_mean
 from longspan.models.decoder import DecoderConfig
@@ -220,8 +220,15 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         ConfigError: every problem of the recipe at once.
     """
     tree = override(read_yaml(recipe_text(name), name), changes or {})
-    recipe = build(Recipe, tree, name)
-    conflicts = recipe.conflicts()
+    recipe, problems = attempt(Recipe, tree)
+    if recipe is not None:
+        conflicts = recipe.conflicts()
+    else:
+        # the model may be sound where other sections are not
+        model, _ = attempt(DecoderConfig, tree.get("model"))
+        conflicts = model.conflicts() if model is not None else []
+    if recipe is None or problems:
+        raise ConfigError([*problems, *map(str, conflicts)], name)
     if conflicts:
         raise IncompatibleConfig(conflicts, name)
     if not recipe.run:
