@@ -99,10 +99,12 @@ class Buffer(Memory):
         self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
     ) -> Carried:
         keep = None if self.length is None else self.length + slack
-        old, new = places.kept(past.pos)
+        # a state of hidden states (from training) has just been projected by `recall`
+        held = state if isinstance(state, Keys) else past
+        old, new = places.kept(held.pos)
         counts = places.counts
         return Keys(
-            push(past.k, k, counts, keep, dim=2),
-            push(past.v, v, counts, keep, dim=2),
+            push(held.k, k, counts, keep, dim=2),
+            push(held.v, v, counts, keep, dim=2),
             push_positions(old, new, counts, keep),
         )

@@ -6,10 +6,8 @@ Its state grows with the stream. It covers every causal pattern.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from longspan.buffer import Buffer
-from longspan.slots import Past, Project
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,3 @@ class Cache(Buffer, name="cache"):
     @property
     def length(self) -> None:
         return None
-
-    def recall(self, state: Any, project: Project, need: int | None) -> Past:
-        # all of it: what is not recalled would be forgotten by `write`
-        return super().recall(state, project, None)

@@ -1,0 +1,105 @@
+"""Small members of every kind, and the legal combinations of them.
+
+A new component adds a line here; a test says so if it is forgotten.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import nn
+
+from longspan import (
+    XL,
+    Alibi,
+    Auto,
+    Cache,
+    Causal,
+    Decoder,
+    DecoderConfig,
+    Full,
+    NoMemory,
+    NoPosition,
+    Recent,
+    Rotary,
+    Segments,
+    Sinusoidal,
+    Window,
+)
+from longspan.kernels.blocked import Blocked
+from longspan.kernels.reference import Reference
+from longspan.kernels.sdpa import SDPA
+from longspan.slots import Kernel, Memory, Pattern, Position
+
+POSITIONS: list[Position] = [
+    XL(),
+    XL(clamp=5, shared=True),
+    Rotary(),
+    Alibi(),
+    Sinusoidal(),
+    NoPosition(),
+]
+PATTERNS: list[Pattern] = [Causal(), Segments(8, 0), Segments(8, 6), Segments(4, 9), Window(5), Full()]
+MEMORIES: list[Memory] = [
+    NoMemory(),
+    Cache(),
+    Recent(9),
+    Recent(9, store="hidden"),
+    Recent(6, init="zeros"),
+]
+KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
+VOCABULARY = 23
+
+
+def config(position: Position, pattern: Pattern, memory: Memory, kernel: Kernel) -> DecoderConfig:
+    """A decoder of two layers whose heads do not multiply to its width."""
+    return DecoderConfig(
+        width=10,
+        layers=2,
+        heads=3,
+        head_dim=4,
+        feed_forward=12,
+        position=position,
+        pattern=pattern,
+        memory=memory,
+        kernel=kernel,
+    )
+
+
+LEGAL = [
+    config(*slots, Reference())
+    for slots in product(POSITIONS, PATTERNS, MEMORIES)
+    if not config(*slots, Reference()).conflicts()
+]
+ILLEGAL = [
+    slots
+    for slots in product(POSITIONS, PATTERNS, MEMORIES)
+    if config(*slots, Reference()).conflicts()
+]
+
+
+def named(config: DecoderConfig) -> str:
+    """xl-segments8.6-recent9: a test's id."""
+
+    def short(slot: object) -> str:
+        values = [str(v) for v in vars(slot).values() if v is not None]
+        return type(slot).__name__.lower() + ".".join(values)
+
+    return "-".join(map(short, (config.position, config.pattern, config.memory)))
+
+
+def decoder(config: DecoderConfig, seed: int = 0) -> Decoder:
+    """In float64 and evaluation mode, every parameter random and of a size that matters."""
+    torch.manual_seed(seed)
+    model = Decoder(config, VOCABULARY).double().eval()
+    for name, parameter in model.named_parameters():
+        scale = 0.1 if "norm" in name else 0.4
+        nn.init.normal_(parameter, 1.0 if name.endswith("norm.weight") else 0.0, scale)
+    return model
+
+
+def tokens(rows: int, length: int, seed: int = 1) -> torch.Tensor:
+    """(rows, length) int64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, VOCABULARY, (rows, length), generator=generator)
