@@ -89,9 +89,9 @@ class Buffer(Memory):
         elif isinstance(state, Hidden):
             past = project(state.x.narrow(1, width - take, take))
         else:
+            kind = getattr(state, "kind", type(state).__name__)
             raise StateError(
-                f"memory '{self.name}' cannot read a state of kind '{getattr(state, 'kind', '?')}'; "
-                "start with state=None"
+                f"memory '{self.name}' cannot read a state of kind '{kind}'; start with state=None"
             )
         return Past(past[0], past[1], pos)
 

@@ -95,7 +95,8 @@ def override(tree: Tree, changes: Mapping[str, Any]) -> Tree:
     the order of the changes.
     """
     result = _copy(tree)
-    for key, value in sorted(changes.items(), key=lambda item: item[0].count(".")):
+    order = {key: (key.count("."), not key.endswith(".name")) for key in changes}
+    for key, value in sorted(changes.items(), key=lambda item: order[item[0]]):
         *path, last = key.split(".")
         node = result
         for word in path:
@@ -104,8 +105,12 @@ def override(tree: Tree, changes: Mapping[str, Any]) -> Tree:
             if not isinstance(node.get(word), dict):
                 node[word] = {}
             node = node[word]
-        if isinstance(value, Mapping) and isinstance(node.get(last), dict):
-            node[last] = override(node[last], value)
+        old = node.get(last)
+        if last == "name" and node.get("name") not in (None, value):
+            node.clear()
+        if isinstance(value, Mapping) and isinstance(old, dict):
+            other = "name" in value and value["name"] != old.get("name")
+            node[last] = override({} if other else old, value)
         else:
             node[last] = value
     return result

@@ -26,6 +26,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("not supported")
     except RuntimeError as error:
         raise ConfigError(
             f"device {name!r} is unknown{did_you_mean(name, ['auto', 'cpu', 'cuda'])}"
@@ -58,7 +60,13 @@ def _product_time(dtype: torch.dtype) -> float:
 
 
 def set_threads(threads: int) -> int:
-    """Uses `threads` threads, or one a core for 0; says how many."""
+    """Uses `threads` threads, or one a core for 0; says how many.
+
+    Raises:
+        ConfigError: fewer than 0.
+    """
+    if threads < 0:
+        raise ConfigError(f"threads must be 0 (one a core) or more, not {threads}")
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     return torch.get_num_threads()
 

@@ -18,6 +18,13 @@ from typing import Any, ClassVar
 from longspan.errors import ConfigError, did_you_mean
 
 
+def import_folder(folder: str) -> None:
+    """Imports every file of a package, so that what they define makes itself known."""
+    package = import_module(folder)
+    for module in iter_modules(package.__path__, folder + "."):
+        import_module(module.name)
+
+
 class Component:
     """Base of everything that a recipe can name. A direct subclass founds a kind:
 
@@ -44,9 +51,7 @@ class Component:
     @classmethod
     def all(cls) -> dict[str, type[Any]]:
         """Every member of this kind by name, sorted; imports the kind's folder."""
-        package = import_module(cls.folder)
-        for module in iter_modules(package.__path__, cls.folder + "."):
-            import_module(module.name)
+        import_folder(cls.folder)
         return dict(sorted(cls.members.items()))
 
     @classmethod

@@ -304,7 +304,7 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         """
         if tokens != self.reach or segment not in (None, self.segment):
             raise ConfigError(
-                f"pattern '{self.name}' cannot be evaluated with another length of memory or segment"
+                f"pattern '{self.name}' cannot be evaluated with another memory or segment"
             )
         return self
 

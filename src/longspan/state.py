@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from longspan.errors import StateError
+from longspan.registry import import_folder
 
 EMPTY = -(2**61)
 """Position of a slot that holds nothing: below every position a query can ask for."""
@@ -167,8 +168,11 @@ class State:
             StateError: the file is missing, truncated or no state of longspan.
         """
         header = _header(path)
+        import_folder("longspan.memories")
         with safe_open(str(path), "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # clones: what is read lies wherever it lay in the file, and products of numbers that
+            # are aligned otherwise may be rounded otherwise
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         try:
             layers = []
             for index, layer in enumerate(header["layers"]):
@@ -186,14 +190,15 @@ def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-        return json.loads(metadata["longspan_state"])
+        header = json.loads(metadata["longspan_state"])
+        return {"layers": header["layers"], "about": header["about"]}
     except FileNotFoundError as error:
         raise StateError(f"{path}: there is no such state file") from error
     except (OSError, SafetensorError) as error:
         raise StateError(
             f"{path}: the state file is damaged ({error}); start without it"
         ) from error
-    except KeyError as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise StateError(
             f"{path}: a safetensors file, but no state; State.save writes one"
         ) from error

@@ -40,7 +40,14 @@ POSITIONS: list[Position] = [
     Sinusoidal(),
     NoPosition(),
 ]
-PATTERNS: list[Pattern] = [Causal(), Segments(8, 0), Segments(8, 6), Segments(4, 9), Window(5), Full()]
+PATTERNS: list[Pattern] = [
+    Causal(),
+    Segments(8, 0),
+    Segments(8, 6),
+    Segments(4, 9),
+    Window(5),
+    Full(),
+]
 MEMORIES: list[Memory] = [
     NoMemory(),
     Cache(),

@@ -5,7 +5,9 @@ A component inherits these tests by being listed in `samples.py`.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -154,7 +156,7 @@ def test_a_document_begins_afresh_in_the_middle_of_a_segment(config: DecoderConf
         rest, state = model(inputs[:, 14:], state, starts=starts[:, 14:])
         logits = torch.cat([logits, rest], 1)
         for row, edges in enumerate([[0, 26], [0, 5, 12, 26], [0, 25, 26]]):
-            for low, high in zip(edges[:-1], edges[1:], strict=True):
+            for low, high in pairwise(edges):
                 alone, own = model(inputs[row : row + 1, low:high])
                 torch.testing.assert_close(logits[row : row + 1, low:high], alone, **EXACT)
             following = tokens(1, 5, seed=3)
@@ -170,10 +172,8 @@ def test_no_gradient_leaks_across_a_document(config: DecoderConfig) -> None:
     inputs, starts = tokens(1, 16), torch.zeros(1, 16, dtype=torch.bool)
     starts[0, 11] = True
     _, state = model(inputs[:, :8])
-    seen: list[Tensor] = []
-    model.embedding.register_forward_hook(lambda *a: seen.append(a[2].requires_grad_()))
-    embedded = []
-    model.embedding.register_forward_hook(lambda m, i, out: embedded.append(out) or out)
+    embedded: list[Tensor] = []
+    model.embedding.register_forward_hook(lambda _module, _args, out: embedded.append(out))
     logits, _ = model(inputs[:, 8:], state, starts=starts[:, 8:])
     (gradient,) = torch.autograd.grad(logits[:, 3:].sum(), embedded[0])
     assert gradient[:, :3].abs().max() == 0
@@ -230,21 +230,45 @@ def test_a_shift_of_all_positions_changes_nothing(config: DecoderConfig) -> None
     assert (here - there).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    "config", [c for c in LEGAL if c.pattern in (PATTERNS[2], PATTERNS[4])][::2], ids=named
-)
-@pytest.mark.filterwarnings("ignore")
-def test_compiling_gives_the_same(config: DecoderConfig) -> None:
+def assert_compiled_is_the_same(config: DecoderConfig, backend: str) -> None:
     torch._dynamo.reset()
     model, inputs = decoder(config), tokens(2, 24)
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled = torch.compile(model, backend=backend)
     state = other = None
     with torch.no_grad():
         for piece in inputs.split(8, 1):
             expected, state = model(piece, state)
             logits, other = compiled(piece, other)
             torch.testing.assert_close(logits, expected, **EXACT)
+    assert state is not None
+    assert other is not None
     assert_same_state(other, state)
+
+
+SEGMENTED = [
+    c for c in LEGAL if c.pattern == PATTERNS[2] and c.memory in MEMORIES[1:3]
+]
+
+
+@pytest.mark.parametrize("config", SEGMENTED[1::2], ids=named)
+@pytest.mark.filterwarnings("ignore")
+def test_compiling_gives_the_same(config: DecoderConfig) -> None:
+    assert_compiled_is_the_same(config, "aot_eager")
+
+
+@pytest.mark.slow
+@every
+@pytest.mark.filterwarnings("ignore")
+def test_compiling_every_combination_gives_the_same(config: DecoderConfig) -> None:
+    assert_compiled_is_the_same(config, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="the real compiler needs a C++ compiler")
+@pytest.mark.parametrize("config", SEGMENTED[:4], ids=named)
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_compiler_gives_the_same(config: DecoderConfig) -> None:
+    assert_compiled_is_the_same(config, "inductor")
 
 
 def test_a_state_of_another_model_is_refused() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
+from longspan.errors import ConfigError
 from longspan.measure.summary import Plan, summarise
 from longspan.show.report import write_report
 from longspan.show.table import facts_table, results_table
@@ -54,8 +55,11 @@ def report(
     with console.status("measuring") as status:
         results = summarise(loaded, plan, lambda what: status.update(f"measuring: {what}"))
     target = to or loaded.path / "report.html"
-    write_json(target.with_suffix(".json"), json.loads(json.dumps(results)))
-    write_report(results, target)
+    try:
+        write_json(target.with_suffix(".json"), json.loads(json.dumps(results)))
+        write_report(results, target)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written ({error.strerror or error})") from error
     out = Console()
     out.print(results_table(results))
     out.print(facts_table(results))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Any
 
 import yaml
@@ -50,5 +51,6 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    # "stdlib:" is a path, though YAML reads a mapping
-    return text if isinstance(value, dict) and not text.startswith("{") else value
+    # "stdlib:" is a path, though YAML reads a mapping, and so is 2024-05-01, no date
+    mapping = isinstance(value, dict) and not text.startswith("{")
+    return text if mapping or isinstance(value, date) else value

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from select import select
 from types import FrameType
 
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
@@ -45,16 +46,16 @@ def stream(
         handle = sys.stdin.fileno() if source == "-" else os.open(source, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}") from error
-    ended = _Ended()
-    try:
-        while data := ended.read(handle):
-            _write(flow.feed(data), alert)
-        if state is None:
-            _write(flow.feed(b"", final=True), alert)
-    except IsADirectoryError as error:
-        raise DataError(f"{source} is a folder; name a file") from error
-    if state is not None:
-        flow.save(state)
+    with _Ended() as ended:
+        try:
+            while data := ended.read(handle):
+                _write(flow.feed(data), alert)
+            if state is None:
+                _write(flow.feed(b"", final=True), alert)
+        except IsADirectoryError as error:
+            raise DataError(f"{source} is a folder; name a file") from error
+        if state is not None:
+            flow.save(state)
     if ended.number is not None:
         sys.exit(128 + ended.number)
 
@@ -81,25 +82,31 @@ def _write(steps: object, alert: float | None) -> None:
 
 
 class _Ended:
-    """Ctrl-C and SIGTERM end the input, so that the memory is still saved."""
+    """Ctrl-C and SIGTERM end the input, so that the memory is still saved.
 
-    def __init__(self) -> None:
+    What has been read is always scored: a signal only ever ends the waiting for more.
+    """
+
+    def __enter__(self) -> _Ended:
         self.number: int | None = None
-        self.reading = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        self.awake, self.wake = os.pipe()
+        os.set_blocking(self.wake, False)
+        self.woken = signal.set_wakeup_fd(self.wake)
+        asked = (signal.SIGINT, signal.SIGTERM)
+        self.before = {number: signal.signal(number, self._note) for number in asked}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self.woken)
+        os.close(self.awake)
+        os.close(self.wake)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        if self.reading:
-            raise InterruptedError
 
     def read(self, handle: int) -> bytes:
         """The next bytes; none at the end."""
-        self.reading = True
-        try:
-            return b"" if self.number is not None else os.read(handle, CHUNK)
-        except InterruptedError:
-            return b""
-        finally:
-            self.reading = False
+        select([handle, self.awake], [], [])
+        return b"" if self.number is not None else os.read(handle, CHUNK)

@@ -43,7 +43,9 @@ def train(
         A run whose weights and tokenizer to begin with.
     """
     machine = {"train.device": (device, "auto"), "train.dtype": (dtype, "auto")}
-    changes = {key: value for key, (value, default) in machine.items() if value != default}
+    changes: dict[str, object] = {
+        key: value for key, (value, default) in machine.items() if value != default
+    }
     if threads:
         changes["train.threads"] = threads
     chosen = read_recipe(recipe, changes | parse(settings))

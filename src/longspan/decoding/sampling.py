@@ -43,8 +43,8 @@ class Sampling:
         """(B, V) float32 or float64: what is drawn from, after temperature, top-k, then top-p."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature
         if self.top_k and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k, -1).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            best = logits.topk(self.top_k, -1)
+            logits = torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
         if self.top_p < 1:
             ranked, order = logits.sort(descending=True, dim=-1, stable=True)
             probs = ranked.softmax(-1)

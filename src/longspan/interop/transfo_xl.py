@@ -129,7 +129,7 @@ def _load_block(source: _Source, name: str, block: Any) -> None:
     for theirs, ours in (("dec_attn", norm), ("pos_ff", block.feed_forward_norm)):
         source.copy(f"{name}.{theirs}.layer_norm.weight", ours.weight)
         source.copy(f"{name}.{theirs}.layer_norm.bias", ours.bias)
-    for theirs, ours in ((0, block.feed_forward[0]), (3, block.feed_forward[3])):
+    for theirs, ours in ((0, block.feed_forward.inner), (3, block.feed_forward.outer)):
         source.copy(f"{name}.pos_ff.CoreNet.{theirs}.weight", ours.weight)
         source.copy(f"{name}.pos_ff.CoreNet.{theirs}.bias", ours.bias)
 

@@ -108,7 +108,7 @@ PARTS = ("embedding", "projections", "scores", "feed-forward", "head")
 def _part(name: str) -> str:
     if name.startswith("embedding"):
         return "embedding"
-    if name.startswith("head") or name.startswith("norm"):
+    if name.startswith(("head", "norm")):
         return "head"
     if ".feed_forward" in name:
         return "feed-forward"

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -97,6 +98,7 @@ def evaluate(
         DivergedError: a loss is no number.
     """
     spans = _spans(corpus, limit)
+    _check_batch(batch)
     segment = model.config.pattern.segment
     segment = segment if segment > 1 else min(PIECE, 512)
     device = model.head.bias.device
@@ -174,7 +176,8 @@ def sliding(
         window: tokens that a window holds; None for the model's segment.
         limit: scores the first so many tokens only; 0 for all.
     """
-    window = window or model.config.pattern.segment
+    window = model.config.pattern.segment if window is None else window
+    _check_batch(batch)
     if window < 2:
         raise ConfigError("the model has no segments of its own; say how long a window is")
     if not 1 <= stride <= window:
@@ -194,6 +197,11 @@ def sliding(
     return _score(nats, spans, corpus, codec, time.perf_counter() - begun)
 
 
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise ConfigError(f"batch must be 1 or more, not {batch}")
+
+
 def _windows(
     spans: list[tuple[int, int]], window: int, stride: int
 ) -> Iterator[tuple[int, int, int, int]]:
@@ -207,11 +215,11 @@ def _windows(
 
 
 def _spans(corpus: Corpus, limit: int) -> list[tuple[int, int]]:
-    """(first input, one past the last input) of each document: the input before each scored token."""
+    """(first input, one past the last) of each document: the tokens before the scored ones."""
     edges = [*corpus.offsets.tolist(), len(corpus)]
     spans = []
     left = limit or len(corpus)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         scored = min(high - low - 1, left)
         if scored > 0:
             spans.append((low, low + scored))

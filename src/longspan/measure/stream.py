@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -156,11 +156,10 @@ def stream(run: Run, source: bytes | str | BinaryIO | Iterable[int]) -> Iterator
         source = source.encode()
     if isinstance(source, bytes):
         yield from state.feed(source, final=True)
-    elif hasattr(source, "read"):
+    elif isinstance(read := getattr(source, "read1", getattr(source, "read", None)), Callable):
         # a pipe's read1 gives what there is instead of waiting for a full chunk
-        read = getattr(source, "read1", source.read)
         while data := read(CHUNK):
             yield from state.feed(data)
         yield from state.feed(b"", final=True)
     else:
-        yield from state.feed_tokens(source)
+        yield from state.feed_tokens(int(token) for token in source)

@@ -12,6 +12,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from longspan.config import write_yaml
 from longspan.data import Corpus
 from longspan.decoding.generate import tokens
 from longspan.decoding.sampling import Sampling
-from longspan.errors import ConfigError
+from longspan.errors import CheckpointError, ConfigError
 from longspan.machine import hardware, peak_memory, versions
 from longspan.measure.perplexity import Score, evaluate, sliding
 from longspan.training.checkpoint import read_trainer
@@ -64,12 +65,14 @@ def summarise(
 
     Raises:
         ConfigError: an imported run, which has no data of its own, or no memory to vary.
+        CheckpointError: the run was killed before its last step.
         DataError: the recipe leaves no test data.
     """
     plan = plan or Plan()
     begun = time.perf_counter()
     say("reading the data")
     splits = own_data(run)
+    speed = _speed(run.path)
     test = splits.test
     trained = run.model.config.memory.length
     if not trained:
@@ -97,7 +100,6 @@ def summarise(
     say("a sample")
     trainer = read_trainer(run.checkpoint)
     metrics = _metrics(run.path)
-    speed = json.loads((run.path / "speed.json").read_text(encoding="utf-8"))
     seconds = time.perf_counter() - begun
     recorded = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
     path = run.config["data"]["path"]
@@ -193,7 +195,7 @@ def _contents(test: Corpus, run: Run, limit: int) -> list[bytes]:
     edges = [*test.offsets.tolist(), len(test)]
     left = limit or len(test)
     contents = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         count = min(high - low - 1, left)
         left -= count
         if count > 0:
@@ -225,6 +227,16 @@ def _archive_rows(contents: list[bytes]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _speed(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "speed.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has not been trained to its end (it has no speed.json); "
+            f"`longspan train {shlex.quote(str(path))} --resume` goes on"
+        ) from error
 
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

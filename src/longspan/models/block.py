@@ -18,17 +18,19 @@ ActivationName = Literal["relu", "gelu"]
 Placement = Literal["pre", "post"]
 
 
-class FeedForward(nn.Sequential):
-    """Two linear maps around an activation (1706.03762, equation 2)."""
+class FeedForward(nn.Module):
+    """Two linear maps around an activation (1706.03762, equation 2), dropout after each."""
 
     def __init__(self, dim: int, inner: int, activation: ActivationName, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(dim, inner),
-            ACTIVATIONS[activation](),
-            nn.Dropout(dropout),
-            nn.Linear(inner, dim),
-            nn.Dropout(dropout),
-        )
+        super().__init__()
+        self.inner = nn.Linear(dim, inner)
+        self.activation = ACTIVATIONS[activation]()
+        self.outer = nn.Linear(inner, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        return self.dropout(self.outer(self.dropout(self.activation(self.inner(x)))))
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -177,13 +178,13 @@ class Decoder(nn.Module):
             state = self.start(tokens.shape[0])
         parts = []
         for low, high in self._pieces(tokens.shape[1], starts):
-            piece = slice(low, high)
-            mark = None if starts is None else starts[:, piece]
-            if mark is not None and self._restores:
-                state = state.reset(mark[:, 0])
-            part, state = self._piece(
-                tokens[:, piece], state, None if valid is None else valid[:, piece], mark
-            )
+            real = None if valid is None else valid[:, low:high]
+            begun = None if starts is None else starts[:, low:high]
+            if begun is not None and self._restores:
+                # documents begin at the first token of a piece only: `_pieces` cut it so
+                fresh = begun[:, 0] if real is None else begun[:, 0] & real[:, 0]
+                state, begun = state.reset(fresh), None
+            part, state = self._piece(tokens[:, low:high], state, real, begun)
             parts.append(part)
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
 
@@ -251,7 +252,7 @@ class Decoder(nn.Module):
         if starts is not None and self._restores:
             cuts |= set(starts.any(0).nonzero()[:, 0].tolist())
         edges = sorted(cuts)
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(pairwise(edges))
 
     def _check(self, tokens: Tensor, state: State | None) -> None:
         if tokens.dim() != 2 or tokens.shape[1] == 0:
@@ -277,8 +278,8 @@ class Decoder(nn.Module):
                     nn.init.zeros_(module.bias)
         shrink = (2 * self.config.layers) ** -0.5
         for block in self.blocks():
-            for last in (block.attention.o, block.feed_forward[3]):
-                last.weight.data.mul_(shrink)
+            for last in (block.attention.o.weight, block.feed_forward.outer.weight):
+                last.data.mul_(shrink)
 
 
 def _block(config: DecoderConfig) -> Block:

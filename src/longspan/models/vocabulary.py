@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class VocabularyConfig:
                 f"model.vocabulary.div={self.div} leaves the last cluster no width; "
                 "use fewer cutoffs or a smaller div"
             )
-        pairs = zip(edges[:-1], edges[1:], strict=True)
+        pairs = pairwise(edges)
         return [(low, high, width // self.div**i) for i, (low, high) in enumerate(pairs)]
 
     def projects(self, dim: int) -> bool:

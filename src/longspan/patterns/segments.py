@@ -43,7 +43,7 @@ class Segments(Pattern, name="segments"):
     def reaching(self, tokens: int | None, segment: int | None = None) -> Segments:
         if tokens is None:
             raise ConfigError("pattern 'segments' needs a length of memory")
-        return Segments(segment or self.length, tokens)
+        return Segments(self.length if segment is None else segment, tokens)
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         start = pos.div(self.length, rounding_mode="floor") * self.length

@@ -89,7 +89,7 @@ class XLOrder(Order):
     def _terms(
         self, query: Tensor, pairs: Pairs, low: int, high: int
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Queries (B, H, T, X) and, a head, distances (X, N), high first: their product is the term.
+        """Queries (B, H, T, X) and each head's distances (X, N), high first: the term's factors.
 
         X is D, or C where few queries meet many distances: then it is cheaper to bring W_r to the
         queries than to every R.
@@ -111,7 +111,7 @@ class XLOrder(Order):
         exact = torch.promote_types(like.dtype, torch.float32)
         distance = torch.arange(high, low - 1, -1, device=like.device)
         if self.config.clamp is not None:
-            distance = distance.clamp(max=self.config.clamp)
+            distance = distance.clamp(-self.config.clamp, self.config.clamp)
         angle = distance[:, None].to(exact) * self.frequency.to(exact)
         both = torch.cat([angle.sin(), angle.cos()], -1)
         return both[:, : self.r.in_features].to(like.dtype)

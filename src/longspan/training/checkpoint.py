@@ -28,6 +28,8 @@ from longspan.errors import CheckpointError, StateError
 from longspan.state import State
 
 PREFIX = "step-"
+KEPT = {"step", "tokens", "best", "best_step", "metrics", "losses", "norms"}
+"""What `trainer.json` says at least."""
 
 
 def save_checkpoint(
@@ -67,7 +69,9 @@ def save_checkpoint(
             f"{folder}: the checkpoint of step {step} could not be written ({error}); "
             "free some space and go on with --resume"
         ) from error
-    keep = {name, f"{PREFIX}{trainer['best_step']:08d}"}
+    keep = {name}
+    if trainer["best_step"]:
+        keep.add(f"{PREFIX}{trainer['best_step']:08d}")
     for other in folder.iterdir():
         if other.name not in keep:
             shutil.rmtree(other, ignore_errors=True)
@@ -96,8 +100,9 @@ def best_checkpoint(folder: Path) -> Path | None:
     last = last_checkpoint(folder)
     if last is None:
         return None
-    best = folder / f"{PREFIX}{read_trainer(last)['best_step']:08d}"
-    return best if best.is_dir() else last
+    step = read_trainer(last)["best_step"]
+    best = folder / f"{PREFIX}{step:08d}"
+    return best if step and best.is_dir() else last
 
 
 def read_trainer(checkpoint: Path) -> dict[str, Any]:
@@ -108,8 +113,11 @@ def read_trainer(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / "trainer.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        trainer = json.loads(path.read_text(encoding="utf-8"))
+        if missing := KEPT - set(trainer):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return trainer
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); remove {checkpoint}") from error
 
 

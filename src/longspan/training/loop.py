@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from longspan.config import build, differences, plain
-from longspan.data import Splits, prepare
+from longspan.data import Codec, Splits, prepare
 from longspan.data.lanes import Lanes
 from longspan.errors import CheckpointError, ConfigError, DivergedError, LongspanError
 from longspan.machine import choose_device, choose_dtype, peak_memory, record, set_threads
@@ -118,7 +120,8 @@ def train(
         recipe = read_recipe(recipe, sections)
     elif sections:
         raise ConfigError("settings go with a recipe's name or file; change a Recipe by `replace`")
-    return Trainer(recipe, resume, source, watcher or Watcher()).run()
+    with _explained(recipe):
+        return Trainer(recipe, resume, source, watcher or Watcher()).run()
 
 
 class Trainer:
@@ -134,14 +137,16 @@ class Trainer:
         self.folder = Path(recipe.run)
         self.watcher = watcher
         self.progress = Progress()
-        self.source = Path(source) if source is not None else None
         started = (self.folder / "run.yaml").is_file()
+        # a run that has begun holds the weights that it began with
+        self.source = Path(source) if source is not None and not started else None
         if started and not resume:
             raise ConfigError(
                 f"{self.folder} holds a run already; go on with --resume, or choose another "
                 "folder with --run"
             )
         self.recipe = self._resolve(recipe, started)
+        self.codec = Codec.load(self.folder) if started else None
         self.threads = set_threads(self.recipe.train.threads)
         self.device = choose_device(self.recipe.train.device)
         self.dtype = choose_dtype(self.recipe.train.dtype, self.device)
@@ -191,6 +196,11 @@ class Trainer:
         return replace(recipe, train=config)
 
     def _prepare(self) -> Splits:
+        if self.codec is not None:
+            # the run's own, which the data alone need not give: it may have come from another run
+            splits = prepare(self.recipe.data)
+            same = splits.codec.fingerprint == self.codec.fingerprint
+            return splits if same else prepare(self.recipe.data, codec=self.codec)
         if self.source is None:
             return prepare(self.recipe.data)
         source = load(self.source)
@@ -205,8 +215,11 @@ class Trainer:
 
     def _open(self) -> None:
         """Makes the folder, or puts it back to where its last checkpoint was."""
+        if self.checkpoint is not None:
+            # first: what cannot be gone on with stays as it is
+            self._restore(self.checkpoint)
         self.folder.mkdir(parents=True, exist_ok=True)
-        here = record(self.device)
+        here = {**record(self.device), "data": _digest(self.splits)}
         known = self.folder / "versions.json"
         if self.checkpoint is not None and known.is_file():
             was = json.loads(known.read_text(encoding="utf-8"))
@@ -219,12 +232,17 @@ class Trainer:
                     )
         self.splits.codec.save(self.folder)
         write_json(known, {**here, "seed": self.recipe.train.seed})
-        if self.checkpoint is not None:
-            self._restore(self.checkpoint)
         with open(self.folder / "metrics.jsonl", "ab") as file:
+            if file.tell() < self.progress.metrics:
+                warnings.warn(f"{file.name} is shorter than the run wrote it", stacklevel=2)
+                self.progress.metrics = file.tell()
             file.truncate(self.progress.metrics)
         if self.progress.step == 0:
             shutil.rmtree(self.folder / "events", ignore_errors=True)
+        if self.checkpoint is None and self.source is not None:
+            # the weights to begin with, so that going on needs the other run no more
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            self._save()
         # last: a folder without it is no run yet and may be begun afresh
         write_config(self.folder, plain(self.recipe))
 
@@ -237,12 +255,18 @@ class Trainer:
                 f"train.steps={self.recipe.train.steps}, but the run has done "
                 f"{self.progress.step} already"
             )
-        tensors = read_tensors(checkpoint / "optimizer.safetensors")
+        path = checkpoint / "optimizer.safetensors"
+        tensors = read_tensors(path)
+        if "random.cpu" not in tensors:
+            raise CheckpointError(f"{path} lacks random.cpu; remove {checkpoint}")
         torch.set_rng_state(tensors.pop("random.cpu"))
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors.pop("random.cuda"), self.device)
-        self.optimizer.restore(tensors)
-        if (checkpoint / "memory.safetensors").is_file():
+        if self.progress.step:
+            try:
+                self.optimizer.restore(tensors)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path} does not fit its run.yaml: {error}") from error
             self.state = State.load(checkpoint / "memory.safetensors").to(self.device)
 
     def _save(self) -> None:
@@ -271,9 +295,10 @@ class Trainer:
         self.watcher.begin(self.recipe, self.model, self.progress.step)
         begun, first = time.perf_counter(), self.progress.tokens
         idle = 0.0
+        stop = False
         try:
             with _signals() as asked:
-                while self.progress.step < config.steps:
+                while self.progress.step < config.steps and not stop:
                     loss = self._step()
                     step = self.progress.step
                     speed = (self.progress.tokens - first) / (time.perf_counter() - begun - idle)
@@ -291,32 +316,29 @@ class Trainer:
                     if last or better or due or stop:
                         self._save()
                     idle += time.perf_counter() - paused
-                    if stop:
-                        raise Interrupted(
-                            f"stopped after step {step}, everything is saved; go on with\n"
-                            f"  longspan train {self.folder} --resume"
-                        )
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
-                raise
-            raise LongspanError(
-                f"out of memory: reduce train.batch (now {config.batch}; train.accumulate makes "
-                f"up for it), the segment ({self.recipe.segment}), the memory or model.width; "
-                "the last checkpoint is kept"
-            ) from error
         finally:
             events.close()
             self.watcher.end()
-        write_json(
-            self.folder / "speed.json",
-            {
-                "tokens": self.progress.tokens - first,
-                "seconds": time.perf_counter() - begun - idle,
-                "tokens_per_second": speed if self.progress.tokens > first else None,
-                "peak_memory": peak_memory(),
-            },
-        )
+        self._note_speed(self.progress.tokens - first, time.perf_counter() - begun - idle)
+        if stop:
+            raise Interrupted(
+                f"stopped after step {self.progress.step}, everything is saved; go on with\n"
+                f"  longspan train {shlex.quote(str(self.folder))} --resume"
+            )
         return self.folder
+
+    def _note_speed(self, tokens: int, seconds: float) -> None:
+        """Adds to speed.json, which counts what was trained in all calls but those killed."""
+        path = self.folder / "speed.json"
+        if tokens == 0:
+            return
+        peak = peak_memory()
+        if self.checkpoint is not None and path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            tokens, seconds = tokens + before["tokens"], seconds + before["seconds"]
+            peak = max(peak, before["peak_memory"])
+        speed = {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
+        write_json(path, {**speed, "peak_memory": peak})
 
     def _step(self) -> float:
         """One update; the mean loss of its tokens in nats."""
@@ -333,7 +355,8 @@ class Trainer:
             lanes = losses.mean(1)
             loss = lanes.mean() / config.accumulate
             if not math.isfinite(value := loss.item()):
-                self._diverged("loss", (~lanes.isfinite()).nonzero()[:, 0].tolist())
+                bad = (~lanes.isfinite()).nonzero()[:, 0].tolist()
+                self._diverged("loss", progress.step + 1, bad)
             loss.backward()
             self.optimizer.gather()
             self.state = state.detach()
@@ -341,20 +364,22 @@ class Trainer:
             progress.tokens += targets.numel()
         norm = self.optimizer.clip().item()
         if not math.isfinite(norm):
-            self._diverged("gradient", [])
+            self._diverged("gradient", progress.step + 1)
         self.optimizer.step(progress.step)
         progress.step += 1
         progress.losses.append(total)
         progress.norms.append(norm)
         return total
 
-    def _diverged(self, what: str, lanes: list[int]) -> None:
+    def _diverged(self, what: str, step: int, lanes: Sequence[int] = ()) -> NoReturn:
         where = f" in lane {', '.join(map(str, lanes))}" if lanes else ""
         kept = last_checkpoint(self.folder / "checkpoints")
         raise DivergedError(
-            f"the {what} is no number at step {self.progress.step + 1}{where}; "
-            f"{kept.name if kept else 'no checkpoint'} is kept. Lower train.learning_rate (now "
-            f"{self.recipe.train.learning_rate}) or train.clip, or use train.dtype=float32"
+            f"the {what} is no number at step {step}{where}; "
+            f"{kept.name if kept else 'no checkpoint'} is kept. Begin another run (--run) with a "
+            f"lower train.learning_rate (now {self.recipe.train.learning_rate}) or train.clip, or "
+            "with train.dtype=float32"
+            + (f"; --from {shlex.quote(str(self.folder))} takes its weights" if kept else "")
         )
 
     def _evaluate(self, events: _Events) -> bool:
@@ -363,7 +388,11 @@ class Trainer:
         if held_out is None or len(held_out) < 2:
             return False
         self.model.eval()
-        score = evaluate(self.model, held_out, self.splits.codec, limit=self.recipe.evaluate.tokens)
+        try:
+            limit = self.recipe.evaluate.tokens
+            score = evaluate(self.model, held_out, self.splits.codec, limit=limit)
+        except DivergedError:
+            self._diverged("held-out loss", self.progress.step)
         self.model.train()
         progress = self.progress
         line = {"step": progress.step, "valid_bits_per_byte": score.bits_per_byte}
@@ -393,6 +422,35 @@ class Trainer:
         with open(self.folder / "metrics.jsonl", "ab") as file:
             file.write(line)
         self.progress.metrics += len(line)
+
+
+def _digest(splits: Splits) -> str:
+    """What tells whether the tokens are the same ones: a resumed run reads on where it was."""
+    digest = hashlib.sha256(splits.train.tokens.data)
+    digest.update(splits.valid.tokens.data)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _explained(recipe: Recipe) -> Iterator[None]:
+    """Turns what the machine lacks into a line that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        raise LongspanError(
+            f"out of memory: reduce train.batch (now {recipe.train.batch}; train.accumulate makes "
+            f"up for it), the segment ({recipe.segment}), the memory or model.width; "
+            "the last checkpoint is kept"
+        ) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or recipe.run} cannot be written or read "
+            f"({error.strerror or error}); the last checkpoint is kept; go on with --resume"
+        ) from error
 
 
 def _is(key: str, prefixes: tuple[str, ...]) -> bool:

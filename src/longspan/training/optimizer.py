@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from longspan.errors import CheckpointError
 from longspan.training.recipe import TrainConfig
 
 
@@ -82,7 +83,8 @@ class Optimizer:
     def publish(self) -> None:
         """Gives the model the weights in its own dtype."""
         if self.mixed:
-            torch._foreach_copy_(self.copies, list(self.weights.values()))
+            for copy, weight in zip(self.copies, self.weights.values(), strict=True):
+                copy.copy_(weight)
 
     def tensors(self) -> dict[str, Tensor]:
         """Moments and step count of each weight, `NAME.exp_avg` and so on."""
@@ -93,8 +95,17 @@ class Optimizer:
         return result
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes back what `tensors` gave."""
+        """Takes back what `tensors` gave.
+
+        Raises:
+            CheckpointError: a tensor is missing or of another shape.
+        """
         for name, weight in self.weights.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}.step" in tensors:
-                self.adamw.state[weight] = {key: tensors[f"{name}.{key}"] for key in keys}
+            shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+            for key, shape in shapes.items():
+                held = tensors.get(f"{name}.{key}")
+                if held is None or held.shape != shape:
+                    what = "is missing" if held is None else f"is {tuple(held.shape)}"
+                    raise CheckpointError(f"{name}.{key} {what}, not {tuple(shape)}")
+            # clones: the numbers of a file need not be aligned as those of the unbroken run are
+            self.adamw.state[weight] = {key: tensors[f"{name}.{key}"].clone() for key in shapes}

@@ -183,6 +183,10 @@ def recipe_names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if _is_yaml(p.name))
 
 
+def _is_run(path: Path) -> bool:
+    return (path / "run.yaml").is_file()
+
+
 def _is_yaml(name: str) -> bool:
     return name.endswith(".yaml")
 
@@ -194,7 +198,7 @@ def recipe_text(name: str) -> str:
         ConfigError: there is no such file or name.
     """
     path = Path(name)
-    if path.is_dir() and (path / "run.yaml").is_file():
+    if _is_run(path):
         path = path / "run.yaml"
     if path.is_file():
         try:
@@ -219,7 +223,11 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     Raises:
         ConfigError: every problem of the recipe at once.
     """
-    tree = override(read_yaml(recipe_text(name), name), changes or {})
+    tree = read_yaml(recipe_text(name), name)
+    if _is_run(Path(name)):
+        # the folder as it is called now: it may have been moved, or be named from elsewhere
+        tree["run"] = name
+    tree = override(tree, changes or {})
     recipe, problems = attempt(Recipe, tree)
     if recipe is not None:
         conflicts = recipe.conflicts()

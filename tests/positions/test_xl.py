@@ -1,0 +1,145 @@
+"""Transformer-XL's term, number by number (1901.02860, section 3.3)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from longspan import XL, Causal, ConfigError, Full, Segments
+from longspan.positions.xl import GatheredBias, SkewedBias, XLOrder
+from longspan.slots import Pairs
+from longspan.state import EMPTY
+from tests.positions.places import EXACT, as_scattered, consecutive, scattered, scores, vectors
+
+DIM, HEADS, HEAD_DIM = 10, 3, 4
+SCALE = HEAD_DIM**-0.5
+CLAMPS = [None, 1, 3]
+
+
+def order(clamp: int | None = None, dim: int = DIM) -> XLOrder:
+    torch.manual_seed(3)
+    built = XL(clamp=clamp).build(dim, HEADS, HEAD_DIM).double()
+    for parameter in built.parameters():
+        nn.init.normal_(parameter)
+    assert isinstance(built, XLOrder)
+    return built
+
+
+def by_loops(xl: XLOrder, q: Tensor, k: Tensor, pairs: Pairs, clamp: int | None) -> Tensor:
+    """[(q_i + u) · k_j + (q_i + v) · W_r R_(i-j)] / √D, one number after another."""
+    dim = xl.r.in_features
+    made = torch.zeros(q.shape[0], HEADS, *pairs.shape, dtype=q.dtype)
+    for b, h, i, j in pairs.visible[:, None].expand(-1, HEADS, -1, -1).nonzero().tolist():
+        distance = int(pairs.q_pos[b, i] - pairs.k_pos[b, j])
+        if clamp is not None:
+            distance = max(-clamp, min(distance, clamp))
+        angles = [distance / 10000 ** (2 * n / dim) for n in range((dim + 1) // 2)]
+        waves = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+        r = xl.r.weight[h * HEAD_DIM : (h + 1) * HEAD_DIM] @ torch.tensor(
+            waves[:dim], dtype=q.dtype
+        )
+        content = (q[b, h, i] + xl.u[h]) @ k[b, h, j]
+        made[b, h, i, j] = (content + (q[b, h, i] + xl.v[h]) @ r) * SCALE
+    return made
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        consecutive(2, 6, 5, Segments(5, 6)),
+        consecutive(2, 0, 5, Causal()),
+        consecutive(2, 9, 1, Causal()),
+        consecutive(2, 0, 6, Full()),
+        scattered([[3, 20, 21, 39], [EMPTY, EMPTY, 7, 38]], 4),
+        scattered([[39, 2, EMPTY, 30], [EMPTY, EMPTY, EMPTY, EMPTY]], 3),
+    ],
+    ids=["segments", "no past", "one query", "both ways", "scattered", "out of order"],
+)
+@torch.no_grad()
+def test_every_score(pairs: Pairs, clamp: int | None) -> None:
+    t, s = pairs.shape
+    q, k = vectors(2, HEADS, t, HEAD_DIM), vectors(2, HEADS, s, HEAD_DIM, seed=1)
+    xl = order(clamp)
+    expected = by_loops(xl, q, k, pairs, clamp)
+    torch.testing.assert_close(scores(xl, q, k, pairs, SCALE), expected, **EXACT)
+
+
+@torch.no_grad()
+def test_every_score_of_an_odd_width() -> None:
+    pairs, xl = consecutive(1, 4, 3, Causal()), order(dim=7)
+    q, k = vectors(1, HEADS, 3, HEAD_DIM), vectors(1, HEADS, 7, HEAD_DIM, seed=1)
+    expected = by_loops(xl, q, k, pairs, None)
+    torch.testing.assert_close(scores(xl, q, k, pairs, SCALE), expected, **EXACT)
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize(
+    "pairs",
+    [consecutive(3, 8, 6, Segments(6, 8)), consecutive(3, 0, 6, Full())],
+    ids=["segments", "both ways"],
+)
+@torch.no_grad()
+def test_gathering_equals_the_shift(pairs: Pairs, clamp: int | None) -> None:
+    """Where slots are neighbours, looking every distance up gives what the paper's shift gives."""
+    q, xl, unknown = vectors(3, HEADS, 6, HEAD_DIM), order(clamp), as_scattered(pairs)
+    shifted, gathered = xl.bias(q, pairs), xl.bias(q, unknown)
+    assert isinstance(shifted, SkewedBias)
+    assert isinstance(gathered, GatheredBias)
+    seen = pairs.visible[:, None].expand(-1, HEADS, -1, -1)
+    torch.testing.assert_close(shifted.dense(HEADS)[seen], gathered.dense(HEADS)[seen], **EXACT)
+
+
+@torch.no_grad()
+def test_either_order_of_the_products_gives_the_same() -> None:
+    """Few queries and many distances: W_r goes to the queries. Many queries: to the distances."""
+    xl, few = order(), vectors(1, HEADS, 1, HEAD_DIM)
+    many = few.expand(64, -1, -1, -1)
+    one, other = consecutive(1, 60, 1, Causal()), consecutive(64, 60, 1, Causal())
+    to_queries, to_distances = xl.bias(few, one), xl.bias(many, other)
+    assert isinstance(to_queries, SkewedBias)
+    assert isinstance(to_distances, SkewedBias)
+    assert to_queries.query.shape[-1] == DIM
+    assert to_distances.query.shape[-1] == HEAD_DIM
+    torch.testing.assert_close(
+        to_queries.dense(HEADS).expand(64, -1, -1, -1), to_distances.dense(HEADS), **EXACT
+    )
+
+
+@pytest.mark.parametrize("promised", [True, False], ids=["shift", "gathered"])
+@torch.no_grad()
+def test_rows_split_off_keep_their_bias(promised: bool) -> None:
+    pairs = consecutive(5, 4, 3, Causal())
+    bias = order().bias(vectors(5, HEADS, 3, HEAD_DIM), pairs if promised else as_scattered(pairs))
+    parts = bias.split(2)
+    assert [part.head(0).shape[0] for part in parts] == [2, 2, 1]
+    joined = torch.cat([part.dense(HEADS) for part in parts])
+    torch.testing.assert_close(joined, bias.dense(HEADS), **EXACT)
+
+
+def test_frequencies_stay_float64_whatever_the_model_computes_in() -> None:
+    exact = order().frequency.clone()
+    for change in (nn.Module.float, nn.Module.bfloat16, nn.Module.half):
+        changed = change(order())
+        assert changed.u.dtype != torch.float64
+        assert changed.frequency.dtype == torch.float64
+        assert torch.equal(changed.frequency, exact)
+
+
+def test_sharing_u_and_v_is_asked_for() -> None:
+    first, later = (XL(shared=True).build(DIM, HEADS, HEAD_DIM) for _ in range(2))
+    later.share(first)
+    assert later.u is first.u
+    assert later.v is first.v
+    assert later.r.weight is not first.r.weight
+    own = XL().build(DIM, HEADS, HEAD_DIM)
+    own.share(first)
+    assert own.u is not first.u
+
+
+def test_a_clamp_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"position\.clamp must be 1 or more, or null, not 0"):
+        XL(clamp=0)

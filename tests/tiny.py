@@ -1,0 +1,129 @@
+"""Tiny runs, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import longspan
+from longspan.cli import main
+
+SETTINGS = {"train.device": "cpu", "train.threads": 1, "log.tensorboard": False}
+PATIENCE = 120.0
+"""Seconds until a process that should have done something long ago is given up."""
+
+
+def settings(run: Path, data: Path, **changes: Any) -> dict[str, Any]:
+    """The settings of a tiny run by dotted key."""
+    return {"data.path": str(data), "run": str(run), **SETTINGS, **changes}
+
+
+def train_tiny(run: Path, data: Path, *, resume: bool = False, **changes: Any) -> Path:
+    """Trains the recipe `tiny` in this process."""
+    return longspan.train("tiny", resume=resume, **settings(run, data, **changes))
+
+
+def words(changes: dict[str, Any]) -> list[str]:
+    """Settings as the command line takes them."""
+    return [w for key, value in changes.items() for w in (f"--{key}", json.dumps(value))]
+
+
+def command(*arguments: object) -> list[str]:
+    """The console script that stands beside this Python, as users call it."""
+    return [str(Path(sys.executable).with_name("longspan")), *map(str, arguments)]
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Starts the command line in a process of its own."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command(*arguments), **pipes | options)
+
+
+def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Runs the command line in a process of its own, to its end."""
+    options = {"capture_output": True, "timeout": PATIENCE} | options
+    return subprocess.run(command(*arguments), **options)
+
+
+def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Waits until `true()` is, or the process has ended; fails if neither ever happens."""
+    deadline = time.monotonic() + PATIENCE
+    while not true() and (process is None or process.poll() is None):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.0002)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of the command line left."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> Result:
+    """Calls the command line within this process."""
+    monkeypatch.setattr(sys, "argv", ["longspan", *map(str, arguments)])
+    capsys.readouterr()
+    status: Any = 0
+    try:
+        main()
+    except SystemExit as error:
+        status = error.code or 0
+    out, err = capsys.readouterr()
+    return Result(status, out, err)
+
+
+def refused(result: Result | subprocess.CompletedProcess[bytes]) -> str:
+    """The one message that bad input gets; fails if there is more or less than that."""
+    if isinstance(result, Result):
+        status, err = result.status, result.err
+    else:
+        status, err = result.returncode, result.stderr.decode()
+    assert status == 2, err
+    assert err.startswith("longspan: "), err
+    assert err.count("longspan: ") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file beneath `folder` with its sha256."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+EXACT = ("model.safetensors", "optimizer.safetensors", "memory.safetensors", "trainer.json")
+
+
+def assert_same_end(mine: Path, theirs: Path) -> None:
+    """Both runs ended with bit for bit the same."""
+    assert (mine / "metrics.jsonl").read_text() == (theirs / "metrics.jsonl").read_text()
+    (a, *_), (b, *_) = (sorted((run / "checkpoints").iterdir())[::-1] for run in (mine, theirs))
+    assert a.name == b.name
+    assert json.loads((a / "trainer.json").read_text()) == json.loads(
+        (b / "trainer.json").read_text()
+    )
+    for name in EXACT:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+def lines(stream: Iterable[bytes] | bytes) -> list[Any]:
+    """JSON lines."""
+    rows = stream.splitlines() if isinstance(stream, bytes) else stream
+    return [json.loads(row) for row in rows]
