@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 
 from longspan import Cache, Causal, ConfigError, Segments, Window
@@ -28,9 +29,5 @@ def test_it_covers_every_causal_pattern() -> None:
 
 def test_its_length_cannot_change() -> None:
     assert Cache().keeping(None) == Cache()
-    try:
+    with pytest.raises(ConfigError, match="'cache' cannot be evaluated with another length"):
         Cache().keeping(5)
-    except ConfigError as error:
-        assert "'cache' cannot be evaluated with another length" in str(error)
-    else:
-        raise AssertionError

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longspan import XL, Attention, Causal, ConfigError, Recent, Segments, State
+from longspan import XL, Attention, Causal, ConfigError, Recent, Segments
 from longspan.buffer import Hidden, Keys
 from longspan.errors import StateError
 from longspan.slots import Places
@@ -173,8 +175,9 @@ def test_another_length() -> None:
 
 
 def test_a_state_of_another_memory_is_refused() -> None:
-    with pytest.raises(StateError, match="memory 'recent' cannot read a state of kind"):
-        Recent(4).recall(State(torch.zeros(1)).map(lambda t: t[:, None]), project, None)
+    other = SimpleNamespace(kind="infini", pos=torch.zeros(2, 3))
+    with pytest.raises(StateError, match="'recent' cannot read a state of kind 'infini'"):
+        Recent(4).recall(other, project, None)
 
 
 def test_an_empty_start_has_no_slots_and_zeros_have_all() -> None:

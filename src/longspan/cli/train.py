@@ -52,7 +52,8 @@ def train(
     console = Console(stderr=True)
 
     def show(message: object, *_: object, **__: object) -> None:
-        console.print(f"longspan: {message}", style="yellow", highlight=False, markup=False)
+        text = f"longspan: {message}"
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     warnings.showwarning = show  # type: ignore[assignment]
     folder = run_training(chosen, resume=resume, source=source, watcher=Bar(console))
@@ -80,6 +81,8 @@ class Bar(Watcher):
             f"{recipe.segment} tokens, {recipe.train.dtype}"
             + (f", going on after step {step}" if step else ""),
             highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
         if not self.console.is_terminal:
             return

@@ -199,7 +199,7 @@ def import_run(
     named = dict(model.named_parameters()) | dict(model.named_buffers())
     save_checkpoint(to / "checkpoints", 0, named, {}, None, asdict(Progress()))
     write_json(to / "versions.json", {**versions(), "imported": path.name})
-    write_config(to, {"imported": path.name, "model": plain(decoder)})
+    write_config(to, {"model": plain(decoder)})
     return to
 
 
