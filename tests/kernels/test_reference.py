@@ -23,5 +23,5 @@ def test_one_weight_by_hand() -> None:
     visible[0, 0] = torch.tensor([True, False, True])
     scores = [float(q[0, 0, 0] @ k[0, 0, j] * SCALE + bias[0, 0, 0, j]) for j in (0, 2)]
     made = weights(q, k, pairs(visible), Given(bias), SCALE)[0, 0, 0].tolist()
-    expected = torch.tensor(scores).double().softmax(0).tolist()
-    torch.testing.assert_close(made, [expected[0], 0.0, expected[1]], atol=1e-6, rtol=0)
+    expected = torch.tensor(scores, dtype=torch.float64).softmax(0).tolist()
+    torch.testing.assert_close(made, [expected[0], 0.0, expected[1]], atol=1e-12, rtol=0)

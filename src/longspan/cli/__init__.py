@@ -39,7 +39,7 @@ for _verb, _help in VERBS.items():
 def main() -> None:
     """Runs the verb that was called; mistakes of the user give one message and status 2."""
     try:
-        app(exit_on_error=False, print_error=True)
+        app(sys.argv[1:], exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)
     except BrokenPipeError:

@@ -27,7 +27,7 @@ from longspan.data.config import DataConfig
 from longspan.data.corpus import Corpus, Entry, Tape, assemble, dtype
 from longspan.data.progress import progress
 from longspan.data.reader import Document, documents
-from longspan.data.split import SPLITS, assign, ranges
+from longspan.data.split import SPLITS, assign, rank, ranges
 from longspan.data.spool import Spool
 from longspan.data.tokenizer import Codec
 from longspan.data.units import NotUTF8, pieces
@@ -133,6 +133,10 @@ def _plan(config: DataConfig, spool: Spool) -> Plan:
         chosen = assign([part.document.name for part in main], valid, test)
         for part, split in zip(main, chosen, strict=True):
             plan[split].append(part)
+    if config.documents:
+        # neighbours in a folder are alike; a lane that reads on through them all forgets the rest
+        for parts in plan.values():
+            parts.sort(key=lambda part: (rank(part.document.name), part.document.name))
     return plan
 
 

@@ -26,7 +26,7 @@ def assign(names: Sequence[str], valid: float, test: float) -> list[str]:
         valid: fraction of the documents for validation.
         test: fraction for the test.
     """
-    place = [_place(name) for name in names]
+    place = [rank(name) for name in names]
     split = ["valid" if x < valid else "test" if x < valid + test else "train" for x in place]
     wanted = ["train"]
     if len(names) >= 3:
@@ -40,7 +40,7 @@ def assign(names: Sequence[str], valid: float, test: float) -> list[str]:
     return split
 
 
-def _place(name: str) -> float:
+def rank(name: str) -> float:
     """A number in [0, 1) that looks random and is the same everywhere."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

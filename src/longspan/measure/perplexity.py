@@ -150,8 +150,9 @@ def _segment(
     device = model.head.bias.device
     inputs, targets, mask = tokens[:, :-1].to(device), tokens[:, 1:].to(device), valid.to(device)
     h, state = model.hidden(inputs, state, valid=None if bool(valid.all()) else mask)
-    loss = torch.zeros(len(rows), length, device=device)
-    loss[mask] = model.head.nll(h[mask], targets[mask]).float()
+    nll = model.head.nll(h[mask], targets[mask])
+    loss = nll.new_zeros(mask.shape)
+    loss[mask] = nll
     return loss.cpu(), valid, state
 
 
@@ -169,7 +170,8 @@ def sliding(
     """Scores a corpus without memory: a window moves over it and each time starts from nothing.
 
     What one would do without memory (1901.02860, section 1): every token is scored with between
-    `window - stride` and `window - 1` tokens before it, and all of them are computed again.
+    `window - stride + 1` and `window` tokens before it, fewer only where its document begins, and
+    all of them are computed again.
 
     Args:
         stride: tokens scored a window; 1 gives every token the longest context.

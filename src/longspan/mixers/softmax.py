@@ -59,6 +59,9 @@ class Attention(nn.Module):
         exact: bool = True,
     ) -> None:
         super().__init__()
+        for name, size in (("dim", dim), ("heads", heads), ("head_dim", head_dim)):
+            if size is not None and size < 1:
+                raise ConfigError(f"{name} must be 1 or more, not {size}")
         if head_dim is None:
             if dim % heads:
                 raise ConfigError(
@@ -101,6 +104,11 @@ class Attention(nn.Module):
         """
         if x.dim() != 3 or x.shape[2] != self.dim or x.shape[1] == 0:
             raise InputError(f"x must be (B, T, {self.dim}) with T ≥ 1, not {tuple(x.shape)}")
+        if starts is not None and getattr(self.memory, "init", "empty") == "zeros":
+            raise InputError(
+                "memory.init='zeros' puts zero-filled slots back where a document begins, which a "
+                "layer alone does not do within a call; cut the call there and use state.reset(…)"
+            )
         if state is None:
             state = self.start(x.shape[0], x)
         check_state(state, [self], x.shape[0])

@@ -206,7 +206,11 @@ class Decoder(nn.Module):
         config = replace(self.config, pattern=pattern, memory=memory)
         with torch.device("meta"):
             other = Decoder(config, self.size)
+        needs = [parameter.requires_grad for parameter in self.parameters()]
         other.load_state_dict(self.state_dict(keep_vars=True), assign=True)
+        for parameter, need in zip(self.parameters(), needs, strict=True):
+            # assigning asks for a gradient wherever a fresh model would
+            parameter.requires_grad_(need)
         for mine, theirs in zip(self.modules(), other.modules(), strict=True):
             theirs.training = mine.training
         return other

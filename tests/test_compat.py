@@ -1,0 +1,130 @@
+"""Each rule: when it speaks, what it says, and that following its repair silences it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import longspan
+
+from longspan import (
+    XL,
+    Cache,
+    Causal,
+    Decoder,
+    DecoderConfig,
+    Full,
+    IncompatibleConfig,
+    NoMemory,
+    NoPosition,
+    Recent,
+    Segments,
+    Sinusoidal,
+    Window,
+)
+from longspan.compat import refuse, slot_conflicts
+from longspan.errors import ConfigError, Conflict
+
+
+def rules(*slots, **options) -> list[str]:
+    return [conflict.rule for conflict in slot_conflicts(*slots, **options)]
+
+
+def test_slots_that_fit_are_let_through() -> None:
+    assert rules(XL(), Segments(8, 16), Recent(16)) == []
+    assert rules(XL(), Segments(8, 16), Recent(99)) == []
+    assert rules(NoPosition(), Causal(), Cache()) == []
+    assert rules(NoPosition(), Full(), NoMemory()) == []
+    refuse([])
+
+
+def test_p1_a_position_of_the_input_is_no_layers_matter() -> None:
+    (conflict,) = slot_conflicts(Sinusoidal(), Causal(), Cache())
+    assert str(conflict) == (
+        "[P1] position='sinusoidal' is added to the model's input, not in a layer. "
+        "Give it to a Decoder, or add position.encode(…) to x and use NoPosition()."
+    )
+
+
+def test_m1_what_looks_both_ways_has_no_past() -> None:
+    assert rules(XL(), Full(), Recent(4)) == rules(XL(), Full(), Cache()) == ["M1"]
+    assert rules(XL(), Full(), Recent(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "memory", "reason", "repaired"),
+    [
+        (
+            Window(5),
+            Recent(3),
+            "memory='recent' keeps 3 tokens; pattern='window' reaches back 4.",
+            [(Window(5), Recent(4)), (Window(4), Recent(3))],
+        ),
+        (
+            Segments(8, 6),
+            NoMemory(),
+            "memory='none' keeps 0 tokens; pattern='segments' reaches back 6.",
+            [(Segments(8, 6), Recent(6)), (Segments(8, 0), NoMemory())],
+        ),
+        (
+            Causal(),
+            Recent(3),
+            "memory='recent' keeps 3 tokens; pattern='causal' reaches without limit.",
+            [(Causal(), Cache()), (Window(4), Recent(3))],
+        ),
+    ],
+)
+def test_m2_a_memory_covers_the_reach_of_its_pattern(pattern, memory, reason, repaired) -> None:
+    (conflict,) = slot_conflicts(XL(), pattern, memory)
+    assert conflict.rule == "M2"
+    assert conflict.reason.startswith(reason)
+    for slots in repaired:
+        assert rules(XL(), *slots) == []
+    assert "exact=False" in conflict.repair
+    assert rules(XL(), pattern, memory, exact=False) == []
+
+
+def test_d1_a_decoder_must_not_see_the_answer() -> None:
+    config = DecoderConfig(
+        width=8,
+        layers=1,
+        heads=2,
+        feed_forward=8,
+        position=Sinusoidal(),
+        pattern=Full(),
+        memory=NoMemory(),
+    )
+    # a decoder adds the position to its input: P1 is silent
+    assert [conflict.rule for conflict in config.conflicts()] == ["D1"]
+
+
+def test_all_conflicts_are_said_at_once_before_any_tensor_is_made() -> None:
+    config = DecoderConfig(
+        width=2**20,
+        layers=12,
+        heads=2**19,
+        feed_forward=2**20,
+        position=XL(),
+        pattern=Full(),
+        memory=Recent(3),
+    )
+    with pytest.raises(IncompatibleConfig) as caught:
+        Decoder(config, 2**40)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "layers 0-11: 2 problems"
+    assert [line.strip()[:4] for line in lines[1:]] == ["[M1]", "[D1]"]
+    assert [conflict.rule for conflict in caught.value.conflicts] == ["M1", "D1"]
+
+
+def test_it_is_a_config_error_and_names_where() -> None:
+    with pytest.raises(ConfigError, match=r"^recipe\.yaml: \[X9\] No\. Yes\.$"):
+        refuse([Conflict("X9", "No.", "Yes.")], "recipe.yaml")
+
+
+def test_every_rule_is_tested_here() -> None:
+    """A new rule needs a test. Rules of recipes (T…) have theirs beside them."""
+    files = Path(longspan.__file__).parent.rglob("*.py")
+    rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
+    assert rules == {"P1", "M1", "M2", "D1"}
