@@ -158,5 +158,5 @@ def norm(weights: Weights, name: str, h: Tensor) -> Tensor:
 
 def feed_forward(weights: Weights, name: str, h: Tensor) -> Tensor:
     """max(0, x W1 + b1) W2 + b2 (1706.03762, equation 2)."""
-    inner = weights[f"{name}.0.weight"] @ h + weights[f"{name}.0.bias"]
-    return weights[f"{name}.3.weight"] @ inner.clamp(min=0) + weights[f"{name}.3.bias"]
+    inner = weights[f"{name}.inner.weight"] @ h + weights[f"{name}.inner.bias"]
+    return weights[f"{name}.outer.weight"] @ inner.clamp(min=0) + weights[f"{name}.outer.bias"]

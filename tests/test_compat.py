@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import longspan
-
 from longspan import (
     XL,
     Cache,

@@ -93,10 +93,10 @@ def refused(result: Result | subprocess.CompletedProcess[bytes]) -> str:
     else:
         status, err = result.returncode, result.stderr.decode()
     assert status == 2, err
-    assert err.startswith("longspan: "), err
-    assert err.count("longspan: ") == 1, err
     assert "Traceback" not in err
-    return err
+    _, *messages = f"\n{err}".split("\nlongspan: ")
+    assert len(messages) == 1, err
+    return messages[0]
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -16,5 +16,5 @@ def test_it_reaches_back_without_limit() -> None:
     assert Causal().reach is None
     assert Causal().segment == 1
     assert Causal().reaching(None) == Causal()
-    with pytest.raises(ConfigError, match="'causal' cannot be evaluated with another length"):
+    with pytest.raises(ConfigError, match="'causal' cannot be evaluated with another memory"):
         Causal().reaching(16)

@@ -248,7 +248,13 @@ def test_fewer_steps_than_done_are_refused(half: Path, corpus: Path) -> None:
 
 def test_another_number_of_threads_is_warned_of(half: Path, corpus: Path) -> None:
     changes = SELDOM | {"train.steps": 24, "train.threads": 2}
-    with pytest.warns(UserWarning, match=r"train\.threads was 1 and is now 2: .* not bitwise"):
+    with pytest.warns(UserWarning, match="^threads was 1 and is now 2: .* not bitwise"):
+        train_tiny(half, corpus, resume=True, **changes)
+
+
+def test_another_dtype_is_warned_of(half: Path, corpus: Path) -> None:
+    changes = SELDOM | {"train.steps": 24, "train.dtype": "bfloat16"}
+    with pytest.warns(UserWarning, match=r"^train\.dtype was 'float32' .* not bitwise"):
         train_tiny(half, corpus, resume=True, **changes)
 
 

@@ -51,6 +51,11 @@ def decoder_config(config: Mapping[str, Any], segment: int) -> DecoderConfig:
             "only attn_type=0 can be imported"
         )
     memory, width = config["mem_len"], config["d_embed"]
+    if config.get("same_length") and memory == 0:
+        raise CheckpointError(
+            "config.json: same_length with mem_len 0 leaves a query no key at all; that release "
+            "then attends to the future, and is not followed there; set same_length to false"
+        )
     cutoffs = tuple(config["cutoffs"]) if config.get("adaptive", True) else ()
     clamp = config.get("clamp_len", -1)
     return DecoderConfig(
@@ -139,6 +144,7 @@ class _Source:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
+        self.unused = {name for name in tensors if name.startswith("transformer.layers.")}
         self.problems: list[str] = []
 
     @torch.no_grad()
@@ -146,6 +152,7 @@ class _Source:
         if name not in self.tensors:
             self.problems.append(f"{name} is missing")
             return
+        self.unused.discard(name)
         value = self.tensors[name][rows]
         if value.shape != target.shape:
             self.problems.append(f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}")
@@ -153,6 +160,16 @@ class _Source:
         target.copy_(value)
 
     def finish(self) -> None:
+        """Says what did not fit.
+
+        Raises:
+            CheckpointError: a tensor was missing, of another shape or of a layer too many.
+        """
+        # a shared u and v may also be kept under the name of each layer
+        shared = ("dec_attn.r_w_bias", "dec_attn.r_r_bias")
+        self.problems += [
+            f"{name} is unknown" for name in sorted(self.unused) if not name.endswith(shared)
+        ]
         if self.problems:
             raise CheckpointError(
                 "model.safetensors does not fit its config.json: " + "; ".join(self.problems)
@@ -183,7 +200,8 @@ def import_run(
     if (to / "run.yaml").exists():
         raise ConfigError(f"{to} holds a run already; name another folder (--to)")
     config = _read_config(path / "config.json")
-    decoder = decoder_config(config, segment or config.get("tgt_len", 128))
+    segment = config.get("tgt_len", 128) if segment is None else segment
+    decoder = decoder_config(config, segment)
     weights = path / "model.safetensors"
     if not weights.is_file() and (path / "pytorch_model.bin").is_file():
         raise CheckpointError(
@@ -217,11 +235,37 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: model_type is {kind!r}; so far only 'transfo-xl' can be imported"
         )
-    needed = ("vocab_size", "d_model", "d_embed", "n_layer", "n_head", "d_head", "d_inner")
-    missing = [name for name in (*needed, "mem_len", "cutoffs") if name not in config]
-    if missing:
+    if missing := [name for name in (*NEEDED, "cutoffs") if name not in config]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
+    least = NEEDED | {"clamp_len": None, "div_val": 1, "tgt_len": 1}
+    problems = [
+        f"{name} must be {'a whole number' if at is None else f'{at} or more'}, not {value!r}"
+        for name, at in least.items()
+        if not _whole(value := config.get(name, 1), at)
+    ]
+    cutoffs = config["cutoffs"]
+    if not isinstance(cutoffs, list) or not all(_whole(cutoff, 1) for cutoff in cutoffs):
+        problems.append(f"cutoffs must be a list of whole numbers above 0, not {cutoffs!r}")
+    if problems:
+        raise CheckpointError(f"{path}: " + "; ".join(problems))
     return config
+
+
+NEEDED = {
+    "vocab_size": 1,
+    "d_model": 1,
+    "d_embed": 1,
+    "n_layer": 1,
+    "n_head": 1,
+    "d_head": 1,
+    "d_inner": 1,
+    "mem_len": 0,
+}
+"""Whole numbers that config.json must have, and the least that each may be."""
+
+
+def _whole(value: Any, least: int | None) -> bool:
+    return type(value) is int and (least is None or value >= least)
 
 
 def _codec(path: Path, config: Mapping[str, Any]) -> Codec:

@@ -40,6 +40,10 @@ class VocabularyConfig:
     tied_projections: bool | tuple[bool, ...] = True
 
     def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ConfigError(
+                f"model.vocabulary.width must be 1 or more, or null, not {self.width}"
+            )
         if self.div < 1:
             raise ConfigError(f"model.vocabulary.div must be 1 or more, not {self.div}")
         if list(self.cutoffs) != sorted(set(self.cutoffs)) or any(c < 1 for c in self.cutoffs):

@@ -183,7 +183,8 @@ class Trainer:
                     "take the old values, or another folder with --run",
                 )
             for key, was, now in changed:
-                if _is(key, MACHINE):
+                # of threads and device versions.json tells what was really used
+                if key == "train.dtype":
                     warnings.warn(
                         f"{key} was {was!r} and is now {now!r}: the run goes on, but not bitwise",
                         stacklevel=2,
@@ -267,7 +268,8 @@ class Trainer:
                 self.optimizer.restore(tensors)
             except CheckpointError as error:
                 raise CheckpointError(f"{path} does not fit its run.yaml: {error}") from error
-            self.state = State.load(checkpoint / "memory.safetensors").to(self.device)
+            state = State.load(checkpoint / "memory.safetensors")
+            self.state = state.to(self.device, self.dtype)
 
     def _save(self) -> None:
         random = {"random.cpu": torch.get_rng_state()}

@@ -102,6 +102,9 @@ class Optimizer:
         """
         for name, weight in self.weights.items():
             shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+            if not any(f"{name}.{key}" in tensors for key in shapes):
+                # it has had no gradient yet: a cluster of the output that has not occurred
+                continue
             for key, shape in shapes.items():
                 held = tensors.get(f"{name}.{key}")
                 if held is None or held.shape != shape:
