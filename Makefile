@@ -19,10 +19,10 @@ demo: install
 	$(BIN)/longspan report runs/demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-all: install
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest --numprocesses 2 -m ""
 
 check: install
 	$(BIN)/ruff check .

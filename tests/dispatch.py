@@ -17,6 +17,8 @@ class Made(TorchDispatchMode):
         super().__init__()
         self.dtypes: set[torch.dtype] = set()
         self.shapes: set[tuple[int, ...]] = set()
+        self.largest: dict[str, int] = {}
+        """Numbers in the largest tensor made, by type of device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -24,9 +26,6 @@ class Made(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self.dtypes.add(leaf.dtype)
                 self.shapes.add(tuple(leaf.shape))
+                where = leaf.device.type
+                self.largest[where] = max(leaf.numel(), self.largest.get(where, 0))
         return result
-
-    @property
-    def largest(self) -> int:
-        """Numbers in the largest tensor made."""
-        return max(torch.Size(shape).numel() for shape in self.shapes)

@@ -32,7 +32,15 @@ class Keys(Carried, kind="keys"):
     pos: Tensor
 
     def reset(self, rows: Tensor) -> Keys:
-        return Keys(self.k, self.v, self.pos.masked_fill(rows[:, None], EMPTY))
+        return Keys(self.k, self.v, self.pos.masked_fill(rows[:, None], EMPTY)).trimmed()
+
+    def trimmed(self) -> Keys:
+        """Without the oldest slots that hold nothing in any row: documents that ended."""
+        if torch.compiler.is_compiling():
+            return self
+        held = (self.pos != EMPTY).any(0).nonzero()
+        first = int(held[0]) if len(held) else self.pos.shape[1]
+        return Keys(self.k[:, :, first:], self.v[:, :, first:], self.pos[:, first:])
 
     def fits(self, dim: int, heads: int, head_dim: int) -> bool:
         return self.k.shape[1::2] == self.v.shape[1::2] == (heads, head_dim)
@@ -103,8 +111,10 @@ class Buffer(Memory):
         held = state if isinstance(state, Keys) else past
         old, new = places.kept(held.pos)
         counts = places.counts
-        return Keys(
+        keys = Keys(
             push(held.k, k, counts, keep, dim=2),
             push(held.v, v, counts, keep, dim=2),
             push_positions(old, new, counts, keep),
         )
+        # only where a document may have ended, and never where the memory has a length of its own
+        return keys.trimmed() if keep is None and places.doc is not None else keys

@@ -245,9 +245,7 @@ def assert_compiled_is_the_same(config: DecoderConfig, backend: str) -> None:
     assert_same_state(other, state)
 
 
-SEGMENTED = [
-    c for c in LEGAL if c.pattern == PATTERNS[2] and c.memory in MEMORIES[1:3]
-]
+SEGMENTED = [c for c in LEGAL if c.pattern == PATTERNS[2] and c.memory in MEMORIES[1:3]]
 
 
 @pytest.mark.parametrize("config", SEGMENTED[1::2], ids=named)

@@ -230,9 +230,23 @@ def test_a_stride_outside_its_window_is_refused(stride: int, window: int | None)
         sliding(model(XLS), corpus(), CODEC, stride=stride, window=window)
 
 
-def test_a_model_without_segments_needs_a_window() -> None:
-    with pytest.raises(ConfigError, match="no segments of its own; say how long a window is"):
+def test_a_window_has_context() -> None:
+    """A model without segments of its own has no window of its own."""
+    with pytest.raises(ConfigError, match="a window of 1 has no context; give it a length"):
         sliding(model(MODELS["window"]), corpus(), CODEC)
+
+
+@pytest.mark.parametrize("score", [evaluate, sliding])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"limit": -1}, "limit must be 0 .* not -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(score, settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        score(model(XLS), corpus(), CODEC, **settings)
 
 
 @pytest.mark.parametrize("score", [evaluate, sliding])

@@ -120,6 +120,17 @@ def test_without_segments_it_is_cut_as_well(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(logits, model(inputs)[0], **EXACT)
 
 
+def test_zero_filled_memory_begins_documents_between_segments_of_training() -> None:
+    """In evaluation a call is cut there; in training one call is one segment, for every row."""
+    model = decoder(replace(BASE, memory=Recent(6, init="zeros"))).train()
+    inputs, starts = tokens(2, 8), torch.zeros(2, 8, dtype=torch.bool)
+    starts[0, 5] = True
+    with pytest.raises(InputError, match="in the middle of a segment of training; use memory"):
+        model(inputs, starts=starts)
+    model(inputs, starts=starts.roll(3, 1))
+    model.eval()(inputs, starts=starts)
+
+
 @torch.no_grad()
 def test_a_position_of_the_input_is_added_once() -> None:
     model = decoder(replace(BASE, position=Sinusoidal()))

@@ -51,6 +51,6 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    # "stdlib:" is a path, though YAML reads a mapping, and so is 2024-05-01, no date
-    mapping = isinstance(value, dict) and not text.startswith("{")
-    return text if mapping or isinstance(value, date) else value
+    # "stdlib:", "-" and 2024-05-01 are paths, though YAML reads a mapping, a list and a date
+    meant = text.startswith(("{", "["))
+    return text if isinstance(value, dict | list | date) and not meant else value

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from select import select
 from types import FrameType
@@ -60,25 +61,19 @@ def stream(
         sys.exit(128 + ended.number)
 
 
-def _write(steps: object, alert: float | None) -> None:
-    lines = []
-    for step in steps:  # type: ignore[attr-defined]
-        assert isinstance(step, Surprise)
+def _write(steps: Iterable[Surprise], alert: float | None) -> None:
+    for step in steps:
         if alert is None or step.bits > alert:
             text = step.bytes.decode("utf-8", errors="backslashreplace")
-            lines.append(
-                json.dumps(
-                    {
-                        "position": step.position,
-                        "token": step.token,
-                        "text": text,
-                        "bits": round(step.bits, 6),
-                    }
-                )
-            )
-    if lines:
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
+            line = {
+                "position": step.position,
+                "token": step.token,
+                "text": text,
+                "bits": round(step.bits, 6),
+            }
+            # a line at a time: where Python does not buffer, a signal may cut longer writes short
+            sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 class _Ended:

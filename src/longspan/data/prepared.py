@@ -27,7 +27,7 @@ from longspan.data.config import DataConfig
 from longspan.data.corpus import Corpus, Entry, Tape, assemble, dtype
 from longspan.data.progress import progress
 from longspan.data.reader import Document, documents
-from longspan.data.split import SPLITS, assign, rank, ranges
+from longspan.data.split import SPLITS, assign, ranges, rank
 from longspan.data.spool import Spool
 from longspan.data.tokenizer import Codec
 from longspan.data.units import NotUTF8, pieces

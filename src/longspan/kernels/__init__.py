@@ -1,0 +1,1 @@
+"""Kernels: how is it executed? One file each; they never import each other."""

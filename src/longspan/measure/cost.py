@@ -1,8 +1,11 @@
 """What a model costs before it is trained: parameters, FLOPs, bytes, state.
 
-Counted from the recipe, for one stream in evaluation that is read a segment at a time. A product of
-(m, k) and (k, n) counts 2mkn FLOPs; norms, activations and softmax are left out. Bytes a token are
-what must be read when tokens come one at a time: every weight once, and the state.
+Counted from the recipe, for one stream in evaluation with a full memory that is read a segment at a
+time (a token at a time where the pattern has no segments). A product of (m, k) and (k, n) counts
+2mkn FLOPs; norms, biases, activations and softmax are left out. A pattern without limit is taken
+after 1,024 tokens. Of an adaptive vocabulary the embedding of a frequent token and the output of
+all tokens are counted. Bytes a token are what must be read when tokens come one at a time: every
+weight that is used once, and the state.
 """
 
 from __future__ import annotations
@@ -11,7 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
+from longspan.buffer import Hidden
+from longspan.mixers.softmax import Attention
 from longspan.models.decoder import PIECE, Decoder, DecoderConfig
+from longspan.positions.xl import XLOrder
 from longspan.slots import Places
 from longspan.state import State
 
@@ -66,40 +72,60 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     """
     with torch.device("meta"):
         model = Decoder(config, size)
-    width = dtype.itemsize
-    segment = config.pattern.segment if config.pattern.segment > 1 else 1
-    reach = config.pattern.reach
-    keys = (reach if reach is not None else PIECE) + segment
-    groups: dict[str, set[torch.nn.Parameter]] = {name: set() for name in PARTS}
-    seen: set[torch.nn.Parameter] = set()
+    segment = config.pattern.segment
+    reach = PIECE if config.pattern.reach is None else config.pattern.reach
+    keys = reach + segment
+    state, growth, hidden = _state(model, keys, dtype)
+    numbers, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
-        if parameter not in seen:
-            groups[_part(name)].add(parameter)
-            seen.add(parameter)
-    counts = {name: sum(p.numel() for p in group) for name, group in groups.items()}
-    head_dim = config.head_dim or config.width // config.heads
-    inner = config.heads * head_dim
-    relative = sum(p.numel() for n, p in model.named_parameters() if ".order.r." in n)
-    # every distance is projected once a segment, not once a token
-    projections = 2 * (counts["projections"] - relative) + 2 * relative * keys / segment
-    terms = 3 if relative else 2
-    output = sum(t.numel() for t in model.head.tables) + sum(
-        p.numel() for p in model.head.projections
-    )
-    flops = {
-        "embedding": 2.0 * sum(p.numel() for p in model.embedding.projections),
-        "projections": float(projections),
-        "scores": float(config.layers * terms * 2 * inner * keys),
-        "feed-forward": 2.0 * counts["feed-forward"],
-        "head": 2.0 * output,
+        numbers[_part(name)] += parameter.numel()
+        if parameter.dim() > 1 and ".order." not in name:
+            matrices[_part(name)] += parameter.numel()
+
+    attention = next(model.blocks()).attention
+    inner = attention.heads * attention.head_dim
+    # of one layer and token, multiplications: two products for the scores and their values
+    projections, scores = matrices["projections"] / config.layers, 2.0 * inner * keys
+    if hidden:
+        # today's keys and values of yesterday's hidden states
+        projections += 2 * inner * config.width * reach / segment
+    if isinstance(attention.order, XLOrder):
+        more = _relative(attention, segment, keys)
+        projections, scores = projections + more[0], scores + more[1]
+
+    embedding, head = model.embedding, model.head
+    projection = embedding.projections[0].numel() if len(embedding.projections) else 0
+    tails = 0 if head.tail_rows is None else head.tail_rows.numel()
+    products = {
+        "embedding": projection,
+        "projections": config.layers * projections,
+        "scores": config.layers * scores,
+        "feed-forward": matrices["feed-forward"],
+        "head": sum(p.numel() for p in (*head.tables, *head.projections)) + tails,
     }
-    state, growth = _state(model, keys, dtype)
-    reads = {name: float(count * width) for name, count in counts.items()}
-    reads["embedding"] = float(model.embedding.tables[0].shape[1] * width)
-    reads["head"] = float(output * width)
-    reads["scores"] = float(state if state is not None else growth * keys)
-    parts = {name: Part(counts[name], flops[name], reads[name]) for name in PARTS}
+    reads = {name: count * dtype.itemsize for name, count in numbers.items()}
+    reads["embedding"] = (embedding.tables[0].shape[1] + projection) * dtype.itemsize
+    reads["head"] = dtype.itemsize * sum(
+        p.numel()
+        for p in {
+            p for name, p in model.named_parameters(remove_duplicate=False) if _part(name) == "head"
+        }
+    )
+    reads["scores"] += state if state is not None else growth * keys
+    parts = {name: Part(numbers[name], 2.0 * products[name], float(reads[name])) for name in PARTS}
     return Cost(parts, state, growth)
+
+
+def _relative(attention: Attention, segment: int, keys: int) -> tuple[float, float]:
+    """Multiplications a token of W_r and of its product with the queries.
+
+    Whichever way round is cheaper (`XLOrder`): W_r meets every distance once a segment, or every
+    query.
+    """
+    dim, inner, distances = attention.dim, attention.heads * attention.head_dim, keys + 1
+    to_distances = (distances * dim * inner / segment, float(inner * distances))
+    to_queries = (float(inner * dim), float(attention.heads * dim * distances))
+    return min(to_distances, to_queries, key=sum)
 
 
 PARTS = ("embedding", "projections", "scores", "feed-forward", "head")
@@ -115,12 +141,13 @@ def _part(name: str) -> str:
     return "scores" if name.endswith((".u", ".v")) else "projections"
 
 
-def _state(model: Decoder, keys: int, dtype: torch.dtype) -> tuple[int | None, int]:
-    """Bytes of a full state, or None, and bytes a token while it grows."""
+def _state(model: Decoder, keys: int, dtype: torch.dtype) -> tuple[int | None, int, bool]:
+    """Bytes of a full state, or None; bytes a token while it grows; whether of hidden states."""
     model = model.to(dtype).eval()
-    sizes = []
-    for length in (keys, 4 * keys):
-        state = State(torch.zeros(1, dtype=torch.long), ())
+    sizes, hidden = [], False
+    full = keys + (model.config.memory.length or 0)
+    for length in (full, 2 * full):
+        layers = []
         for block in model.blocks():
             attention = block.attention
             carried = attention.begin(1, attention.q.weight)
@@ -130,9 +157,9 @@ def _state(model: Decoder, keys: int, dtype: torch.dtype) -> tuple[int | None, i
             x = torch.empty(1, length, attention.dim, dtype=dtype, device="meta")
             past = attention.memory.recall(carried, attention._project, None)
             slack = attention.pattern.segment - 1
-            carried = attention.memory.write(carried, past, x, k, k, places, slack)
-            state = State(state.next, (*state.layers, carried))
-        sizes.append(state.nbytes)
+            layers.append(attention.memory.write(carried, past, x, k, k, places, slack))
+        hidden = isinstance(layers[0], Hidden)
+        sizes.append(State(torch.zeros(1, dtype=torch.long), tuple(layers)).nbytes)
     if sizes[0] == sizes[1]:
-        return sizes[0], 0
-    return None, (sizes[1] - sizes[0]) // (3 * keys)
+        return sizes[0], 0, hidden
+    return None, (sizes[1] - sizes[0]) // full, hidden

@@ -181,7 +181,7 @@ def sliding(
     window = model.config.pattern.segment if window is None else window
     _check_batch(batch)
     if window < 2:
-        raise ConfigError("the model has no segments of its own; say how long a window is")
+        raise ConfigError(f"a window of {window} has no context; give it a length with --segment")
     if not 1 <= stride <= window:
         raise ConfigError(f"--stride must be between 1 and the window of {window}, not {stride}")
     bare = model.reshaped(pattern=Segments(window, 0), memory=NoMemory())
@@ -218,6 +218,8 @@ def _windows(
 
 def _spans(corpus: Corpus, limit: int) -> list[tuple[int, int]]:
     """(first input, one past the last) of each document: the tokens before the scored ones."""
+    if limit < 0:
+        raise ConfigError(f"limit must be 0 (all) or more, not {limit}")
     edges = [*corpus.offsets.tolist(), len(corpus)]
     spans = []
     left = limit or len(corpus)

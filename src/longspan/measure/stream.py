@@ -20,8 +20,9 @@ from longspan.errors import InputError, StateError
 from longspan.state import State
 from longspan.training.run import Run
 
-CHUNK = 1 << 16
-"""Bytes asked for at a time from a file; a pipe gives what it has."""
+CHUNK = 1 << 12
+"""Bytes asked for at a time from a file; a pipe gives what it has. Few, so that what was read is
+soon scored; a multiple of the block, so that it is not computed twice."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Mixers: how tokens exchange what they know."""

@@ -1,0 +1,1 @@
+"""Models: what is made of mixers."""

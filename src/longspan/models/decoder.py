@@ -176,6 +176,11 @@ class Decoder(nn.Module):
         self._check(tokens, state)
         if state is None:
             state = self.start(tokens.shape[0])
+        if self.training and starts is not None and self._restores and bool(starts[:, 1:].any()):
+            raise InputError(
+                "memory.init='zeros' cannot begin a document in the middle of a segment of "
+                "training; use memory.init=empty, or begin documents with calls"
+            )
         parts = []
         for low, high in self._pieces(tokens.shape[1], starts):
             real = None if valid is None else valid[:, low:high]

@@ -1,0 +1,1 @@
+"""Positions: how does order enter? One file each; they never import each other."""

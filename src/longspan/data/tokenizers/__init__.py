@@ -1,0 +1,1 @@
+"""Tokenizers: what a token is. One file each."""

@@ -1,0 +1,164 @@
+"""What is counted from a recipe against what a real model has and does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from longspan import (
+    XL,
+    Alibi,
+    Cache,
+    Causal,
+    Decoder,
+    DecoderConfig,
+    NoMemory,
+    Recent,
+    Rotary,
+    Segments,
+    Sinusoidal,
+    State,
+    Window,
+    cost,
+)
+from longspan.measure.cost import Cost
+from longspan.models.vocabulary import VocabularyConfig
+from tests.dispatch import Made
+
+SIZE = 50
+BASE = DecoderConfig(
+    width=32,
+    layers=3,
+    heads=4,
+    head_dim=6,
+    feed_forward=48,
+    position=XL(),
+    pattern=Segments(16, 24),
+    memory=Recent(24),
+)
+
+
+def vocabulary(**settings) -> DecoderConfig:
+    return replace(BASE, vocabulary=VocabularyConfig(**settings))
+
+
+MODELS = {
+    "xl": BASE,
+    "shared u and v": replace(BASE, position=XL(shared=True)),
+    "more memory than is seen": replace(BASE, memory=Recent(99)),
+    "no memory": replace(BASE, pattern=Segments(16, 0), memory=NoMemory()),
+    "hidden states": replace(BASE, memory=Recent(24, store="hidden")),
+    "zero-filled": replace(BASE, memory=Recent(24, init="zeros")),
+    "rotary, norms last": replace(
+        BASE, position=Rotary(), placement="post", final_norm=False, norm="rms"
+    ),
+    "window": replace(BASE, position=Alibi(), pattern=Window(9), memory=Recent(8)),
+    "xl window": replace(BASE, pattern=Window(9), memory=Recent(8)),
+    "cache": replace(BASE, position=Sinusoidal(), pattern=Causal(), memory=Cache()),
+    "narrow": vocabulary(width=10),
+    "untied": vocabulary(width=10, tied=False, tied_projections=False),
+    "adaptive": vocabulary(cutoffs=(10, 25), div=2),
+    "adaptive, one width": vocabulary(cutoffs=(10, 25), width=10),
+}
+every = pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
+
+
+def counted(config: DecoderConfig) -> Cost:
+    return cost(config, SIZE, dtype=torch.float64)
+
+
+def decoder(config: DecoderConfig) -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(config, SIZE).double().eval()
+
+
+@torch.no_grad()
+def filled(model: Decoder) -> State:
+    """A state whose memory is full, between two segments; 1,024 tokens where it never is."""
+    length = 1024 if model.config.memory.length is None else 8 * 16
+    _, state = model(torch.zeros(1, length, dtype=torch.long))
+    return state
+
+
+@every
+def test_parameters_are_those_of_the_model(config: DecoderConfig) -> None:
+    assert counted(config).parameters == sum(p.numel() for p in decoder(config).parameters())
+
+
+@every
+@torch.no_grad()
+def test_flops_are_those_that_torch_counts(config: DecoderConfig) -> None:
+    """On one more segment with a full memory: to the last multiplication.
+
+    torch counts matrix products, as we do. Both count scores that the mask then hides, since they
+    are computed. Tokens are of the first cluster, as the count of an adaptive embedding says.
+    """
+    model = decoder(config)
+    state, segment = filled(model), config.pattern.segment
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, segment, dtype=torch.long), state)
+    by_module = {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
+    parts = counted(config).parts
+    assert counted(config).flops * segment == pytest.approx(counter.get_total_flops(), rel=1e-12)
+    for name, modules in {
+        "embedding": ["Decoder.embedding"],
+        "head": ["Decoder.head"],
+        "feed-forward": [f"Decoder.layers.{i}.feed_forward" for i in range(config.layers)],
+    }.items():
+        executed = sum(by_module.get(module, 0) for module in modules)
+        assert parts[name].flops * segment == pytest.approx(executed, rel=1e-12)
+
+
+@every
+def test_the_state_is_as_large_as_a_real_one(config: DecoderConfig) -> None:
+    model, said = decoder(config), counted(config)
+    state = filled(model)
+    with torch.no_grad():
+        _, longer = model(torch.zeros(1, 32, dtype=torch.long), state)
+    if config.memory.length is None:
+        assert said.state is None
+        assert said.growth == (longer.nbytes - state.nbytes) / 32
+    else:
+        assert said.growth == 0
+        assert said.state == state.nbytes == longer.nbytes
+
+
+@every
+def test_every_weight_that_is_used_is_read_once_a_token(config: DecoderConfig) -> None:
+    """All of them, but one row of the embedding's table, and the widest cluster's projection."""
+    model, said = decoder(config), counted(config)
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    layers = {p for name, p in weights.items() if name.startswith("layers")}
+    output = {p for name, p in weights.items() if name.startswith(("head", "norm"))}
+    row = model.embedding.tables[0].shape[1]
+    projection = sum(p.numel() for p in list(model.embedding.projections)[:1])
+    numbers = sum(p.numel() for p in layers) + sum(p.numel() for p in output) + row + projection
+    state = said.state if said.state is not None else said.growth * 1025
+    assert sum(part.bytes for part in said.parts.values()) == 8 * numbers + state
+
+
+def test_the_dtype_is_that_of_weights_and_state() -> None:
+    half, full = (cost(BASE, SIZE, dtype=d) for d in (torch.bfloat16, torch.float32))
+    assert half.parts["head"].bytes * 2 == full.parts["head"].bytes
+    positions = 8 + 3 * 8 * (24 + 15)
+    assert (half.state - positions) * 2 == full.state - positions
+    assert half.flops == full.flops
+
+
+def test_no_weight_is_made() -> None:
+    huge = replace(BASE, width=2**14, heads=2**7, feed_forward=2**16, layers=3)
+    with Made() as made:
+        assert cost(huge, 2**20).parameters > 2**33
+    # on the meta device, where they cost nothing
+    assert made.largest["meta"] >= 2**34
+    assert made.largest.get("cpu", 0) < 2**14
+
+
+def test_costs_add_up() -> None:
+    said = counted(BASE)
+    assert list(said.parts) == ["embedding", "projections", "scores", "feed-forward", "head"]
+    assert said.parameters == sum(part.parameters for part in said.parts.values())
+    assert said.flops == sum(part.flops for part in said.parts.values())
