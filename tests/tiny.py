@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -42,15 +43,20 @@ def command(*arguments: object) -> list[str]:
     return [str(Path(sys.executable).with_name("longspan")), *map(str, arguments)]
 
 
+def environment(**more: str) -> dict[str, str]:
+    """As a user has it: whether Python buffers is not ours to say."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | more
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """Starts the command line in a process of its own."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(*arguments), **pipes | options)
+    return subprocess.Popen(command(*arguments), **{"env": environment()} | pipes | options)
 
 
 def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Runs the command line in a process of its own, to its end."""
-    options = {"capture_output": True, "timeout": PATIENCE} | options
+    options = {"capture_output": True, "timeout": PATIENCE, "env": environment()} | options
     return subprocess.run(command(*arguments), **options)
 
 

@@ -17,7 +17,17 @@ import pytest
 
 import longspan
 from longspan.measure.stream import Stream
-from tests.tiny import PATIENCE, Result, contents, lines, refused, run, start, train_tiny
+from tests.tiny import (
+    PATIENCE,
+    Result,
+    contents,
+    environment,
+    lines,
+    refused,
+    run,
+    start,
+    train_tiny,
+)
 
 STREAM = ("stream", "--threads", 1)
 TEXT = "def main():\n    return 'ä€'\n".encode() * 9
@@ -101,12 +111,14 @@ def test_a_line_piped_in_is_scored_while_the_pipe_stays_open(trained: Path, tmp_
     assert list(flow.feed(b"import re\n")) == steps[-10:]
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_sigterm_while_it_computes_loses_nothing_that_was_read(
-    trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path, unbuffered: str
 ) -> None:
     """What came out of the pipe is in the state, what did not is still to be read."""
     read, write = os.pipe()
-    process = start(*STREAM, trained, "--state", tmp_path / "state", stdin=read)
+    env = environment(PYTHONUNBUFFERED=unbuffered)
+    process = start(*STREAM, trained, "--state", tmp_path / "state", stdin=read, env=env)
     os.close(read)
     os.write(write, TEXT * 20)
     rows = arrived(process, 300)

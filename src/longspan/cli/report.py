@@ -41,7 +41,7 @@ def report(
     stride
         Tokens that the sliding window moves at a time.
     prompt
-        What the sample begins with.
+        What the sample begins with; the first line of the first test document if not given.
     sample
         Tokens in the sample.
     seed

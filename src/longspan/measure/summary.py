@@ -39,7 +39,7 @@ class Plan:
         stride: of the sliding window.
         sliding_limit: tokens that the sliding window scores, which costs window/stride times as
             much; 0 for as many as the other rows.
-        prompt: what the sample begins with.
+        prompt: what the sample begins with; "" takes the first line of the first test document.
         sample: tokens in it.
         seed: of it.
     """
@@ -137,7 +137,7 @@ def summarise(
         "curve": curve,
         "training": metrics[0],
         "validation": metrics[1],
-        "sample": _sample(run, plan),
+        "sample": _sample(run, plan, plan.prompt or _first_line(scored[0])),
     }
 
 
@@ -211,8 +211,8 @@ def _archive_rows(contents: list[bytes]) -> list[dict[str, Any]]:
     whole = len(lzma.compress(b"".join(contents), preset=9))
     rows = []
     for name, size, note in (
-        ("xz -9, each file", each, "yardstick, untrained; every file on its own"),
-        ("xz -9, one archive", whole, "yardstick, untrained; all files one after another"),
+        ("xz -9, each file", each, "every file on its own"),
+        ("xz -9, one archive", whole, "all files one after another"),
     ):
         rows.append(
             {
@@ -262,13 +262,17 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return training, [point for point in validation if point["tokens"] is not None]
 
 
-def _sample(run: Run, plan: Plan) -> dict[str, Any]:
+def _first_line(content: bytes) -> str:
+    return content.decode("utf-8", errors="replace").split("\n")[0][:80] + "\n"
+
+
+def _sample(run: Run, plan: Plan, prompt: str) -> dict[str, Any]:
     sampling = Sampling(temperature=0.8, top_p=0.95)
     steps = tokens(
-        run, plan.prompt, max_tokens=plan.sample, sampling=sampling, seed=plan.seed, echo=True
+        run, prompt, max_tokens=plan.sample, sampling=sampling, seed=plan.seed, echo=True
     )
     return {
-        "prompt": plan.prompt,
+        "prompt": prompt,
         "seed": plan.seed,
         "settings": "temperature 0.8, top-p 0.95",
         "tokens": [
