@@ -282,7 +282,8 @@ def test_report_writes_a_page_and_its_numbers(cli: Cli, trained: Path, tmp_path:
     facts = json.loads((folder / "report.json").read_text("utf-8"))
     assert [row["name"] for row in facts["rows"]][:2] == ["no memory", "memory 32, as trained"]
     assert facts["run"]["steps"] == 60
-    assert len(facts["sample"]["tokens"]) <= 20
+    drawn = [token for token in facts["sample"]["tokens"] if not token["prompt"]]
+    assert 0 < len(drawn) <= 20
     assert cli(*asked, "--to", tmp_path / "page.html").status == 0
     assert (tmp_path / "page.json").exists()
     said = refused(cli(*asked, "--to", tmp_path / "no" / "page.html"))
@@ -344,14 +345,6 @@ def test_train_refuses_data_that_are_too_short(
     recipe = words(settings(tmp_path / "run", tmp_path / "data"))
     assert said in refused(cli("train", "tiny", *recipe))
     assert not (tmp_path / "run").exists()
-
-
-def test_train_reads_what_is_piped_in(tmp_path: Path, corpus: Path) -> None:
-    text = (corpus / "1.txt").read_bytes() * 2
-    recipe = words(settings(tmp_path / "run", Path("-"), **{"train.steps": 2}))
-    done = run("train", "tiny", *recipe, input=text)
-    assert done.returncode == 0, done.stderr.decode()
-    assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
 def test_train_tells_how_it_goes(cli: Cli, tmp_path: Path, corpus: Path) -> None:
