@@ -172,7 +172,7 @@ def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict
     score = sliding(
         run.model, test, run.tokenizer, stride=plan.stride, window=window, limit=limit, batch=32
     )
-    context = f"{window - plan.stride} to {window - 1} tokens of context, computed again each time"
+    context = f"{window - plan.stride + 1} to {window} tokens of context, computed again each time"
     return {
         "name": f"sliding window of {window}, stride {plan.stride}",
         "kind": "sliding",
