@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -176,3 +178,20 @@ def test_a_folder_that_is_not_there_is_named(tmp_path) -> None:
 
 def test_every_kind_of_memory_is_known_by_name() -> None:
     assert {"keys", "hidden"} <= set(Carried.kinds)
+
+
+def test_a_file_is_read_by_a_process_that_has_made_no_model(tmp_path) -> None:
+    """What the memories carry must be known without anybody having imported them."""
+    path = tmp_path / "state.safetensors"
+    state().save(path)
+    script = f"import longspan; print(longspan.State.load({str(path)!r}).nbytes)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{state().nbytes}\n", "")
+
+
+def test_what_was_read_does_not_lean_on_the_file(tmp_path) -> None:
+    path = tmp_path / "state.safetensors"
+    state().save(path)
+    loaded = State.load(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert_same(loaded, state())

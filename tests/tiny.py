@@ -65,7 +65,7 @@ def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes] | No
     deadline = time.monotonic() + PATIENCE
     while not true() and (process is None or process.poll() is None):
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.0002)
+        time.sleep(0.001)
 
 
 @dataclass(frozen=True)

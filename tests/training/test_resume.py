@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ MIXED = {
         "train.accumulate": 2,
     },
     "bfloat16, one stream": {"train.dtype": "bfloat16", "data.documents": False},
+    "muon": {"train.optimizer": "muon"},
     "byte pairs, post-norm": {
         "data.tokenizer": {"name": "bpe", "vocab": 300},
         "data.test": 0,
@@ -71,37 +73,46 @@ def complete(folder: Path) -> Path | None:
     return last_checkpoint(folder / "checkpoints")
 
 
-def after(count: int) -> Moment:
-    """When the process has written `count` more bytes of metrics."""
-    first: list[int] = []
-
-    def moment(folder: Path) -> bool:
-        first[:] = first or [metrics(folder)]
-        return metrics(folder) >= first[0] + count
-
-    return moment
+def later(size: int) -> Moment:
+    """When there is a checkpoint, and more than `size` bytes of metrics."""
+    return lambda folder: complete(folder) and metrics(folder) > size
 
 
-def kill(folder: Path, data: Path, moment: Moment, **changes: Any) -> bool:
-    """Goes on with a run in a process and kills it at `moment`; whether it still ran then."""
+def kill(
+    folder: Path, data: Path, moment: Moment, left: Moment = lambda _: True, **changes: Any
+) -> None:
+    """Goes on with a run in a process of its own, and kills it at `moment`.
+
+    If the process was faster (it ended, or what it left is not as `left` says), it begins again
+    from where it began.
+    """
     recipe = words(settings(folder, data, **changes))
-    process = start("train", "tiny", *recipe, "--resume", stdout=subprocess.DEVNULL)
-    wait_until(lambda: moment(folder), process)
-    process.send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode in (0, -signal.SIGKILL), err.decode()
-    return process.returncode != 0
+    before = folder.with_name("before")
+    for _ in range(10):
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            shutil.copytree(folder, before)
+        process = start("train", "tiny", *recipe, "--resume", stdout=subprocess.DEVNULL)
+        now = partial(moment, folder)
+        wait_until(now, process)
+        process.kill()
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode in (0, -signal.SIGKILL), err.decode()
+        if process.returncode and left(folder):
+            return
+        shutil.rmtree(folder)
+        if before.exists():
+            before.rename(folder)
+    pytest.fail("the process was faster each time")
 
 
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one(
     tmp_path: Path, corpus: Path
 ) -> None:
     folder, whole = tmp_path / "killed", tmp_path / "whole"
-    assert kill(folder, corpus, lambda f: f.is_dir(), **SELDOM)
-    assert kill(folder, corpus, metrics, **SELDOM)
-    assert complete(folder) is None
-    assert kill(folder, corpus, complete, **SELDOM)
-    assert kill(folder, corpus, after(random.randrange(1, 600)), **SELDOM)
+    kill(folder, corpus, lambda f: f.is_dir(), **SELDOM)
+    kill(folder, corpus, metrics, lambda f: not complete(f), **SELDOM)
+    kill(folder, corpus, later(random.randrange(1000)), **SELDOM)
     train_tiny(folder, corpus, resume=True, **SELDOM)
     train_tiny(whole, corpus, **SELDOM)
     assert_same_end(folder, whole)
@@ -111,16 +122,11 @@ def test_a_kill_while_a_checkpoint_is_written_costs_nothing_but_that_one(
     tmp_path: Path, corpus: Path
 ) -> None:
     folder, whole = tmp_path / "killed", tmp_path / "whole"
-    for _ in range(8):
-        killed = kill(folder, corpus, unfinished, **OFTEN)
-        if killed and unfinished(folder):
-            break
-        shutil.rmtree(folder)
-    else:
-        pytest.fail("no kill fell into the writing of a checkpoint")
-    train_tiny(folder, corpus, resume=True, **OFTEN)
+    changes = OFTEN | {"train.steps": 20}
+    kill(folder, corpus, unfinished, unfinished, **changes)
+    train_tiny(folder, corpus, resume=True, **changes)
     assert not unfinished(folder)
-    train_tiny(whole, corpus, **OFTEN)
+    train_tiny(whole, corpus, **changes)
     assert_same_end(folder, whole)
 
 
@@ -128,8 +134,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_nothing_but_that_one(
 def test_everything_that_a_step_depends_on_goes_on(tmp_path: Path, corpus: Path, name: str) -> None:
     changes = SELDOM | {"train.steps": 24} | MIXED[name]
     folder, whole = tmp_path / "killed", tmp_path / "whole"
-    some = random.randrange(700)
-    assert kill(folder, corpus, lambda f: complete(f) and metrics(f) > some, **changes)
+    kill(folder, corpus, later(random.randrange(600)), **changes)
     train_tiny(folder, corpus, resume=True, **changes)
     train_tiny(whole, corpus, **changes)
     assert_same_end(folder, whole)
@@ -142,9 +147,9 @@ def test_random_kills(tmp_path: Path, corpus: Path, name: str, seed: int) -> Non
     draw = random.Random(f"{name} {seed}")
     changes = OFTEN | MIXED[name] | {"log.checkpoint": draw.choice([1, 1, 3, 11])}
     folder, whole = tmp_path / "killed", tmp_path / "whole"
-    moments = [lambda f: f.is_dir(), unfinished, *(after(draw.randrange(900)) for _ in range(3))]
-    for moment in draw.sample(moments, 4):
-        kill(folder, corpus, moment, **changes)
+    kill(folder, corpus, draw.choice([lambda f: f.is_dir(), metrics, unfinished]), **changes)
+    for size in sorted(draw.sample(range(1500), 3)):
+        kill(folder, corpus, draw.choice([later(size), unfinished]), **changes)
     train_tiny(folder, corpus, resume=True, **changes)
     train_tiny(whole, corpus, **changes)
     assert_same_end(folder, whole)
@@ -166,7 +171,8 @@ def test_sigterm_saves_and_prints_the_command_that_goes_on(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Result]
 ) -> None:
     place, whole = Path("my runs") / "one", tmp_path / "whole"
-    recipe = words(settings(place, corpus, **SELDOM))
+    changes = SELDOM | {"train.steps": 120}
+    recipe = words(settings(place, corpus, **changes))
     process = start("train", "tiny", *recipe, cwd=tmp_path)
     wait_until(lambda: metrics(tmp_path / place), process)
     process.terminate()
@@ -177,7 +183,7 @@ def test_sigterm_saves_and_prints_the_command_that_goes_on(
     again = cli(*arguments)
     assert again.status == 0
     assert f"going on after step {step}" in again.err
-    assert_same_end(place, train_tiny(whole, corpus, **SELDOM))
+    assert_same_end(place, train_tiny(whole, corpus, **changes))
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_goes_on(

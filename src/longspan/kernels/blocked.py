@@ -45,8 +45,10 @@ class Blocked(Kernel, name="blocked"):
                 if added is None:
                     scores = torch.baddbmm(mask, query, key)
                 else:
-                    scores = torch.baddbmm(added.head(head).to(q.dtype), query, key) + mask
+                    scores = (mask + added.head(head).to(q.dtype)).baddbmm_(query, key)
                 probs = torch.dropout(scores.softmax(-1), dropout, dropout > 0)
                 heads.append(probs @ value)
-            blocks.append(torch.stack(heads, 1))
-        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+            # in the order in which the heads are joined again, so that joining copies nothing
+            blocks.append(torch.stack(heads, 2))
+        out = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        return out.transpose(1, 2)

@@ -17,7 +17,7 @@ from longspan.kernels.reference import weights
 from longspan.memories.none import NoMemory
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
-from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
+from longspan.slots import Kernel, Memory, Pairs, Past, Pattern, Places, Position
 from longspan.state import Carried, State
 
 
@@ -148,8 +148,9 @@ class Attention(nn.Module):
         Returns:
             (B, T, C), and what the memory carries now.
         """
-        q, k, v = self._split(self.q(self._read(x))), *self._project(x)
-        past = self.memory.recall(carried, self._project, pairs.shape[1] - pairs.shape[0])
+        read = self._read(x)
+        q, k, v = self._split(self.q(read)), *self._project(read)
+        past = self._recall(carried, pairs)
         keys, values = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
         bias = self.order.bias(q, pairs)
         q, keys = self.order.rotate(q, keys, pairs)
@@ -160,8 +161,9 @@ class Attention(nn.Module):
 
     def weights(self, x: Tensor, carried: Carried, places: Places, pairs: Pairs) -> Tensor:
         """The attention weights (B, H, T, S) of the same call, for looking at."""
-        q, (k, _) = self._split(self.q(self._read(x))), self._project(x)
-        past = self.memory.recall(carried, self._project, pairs.shape[1] - pairs.shape[0])
+        read = self._read(x)
+        q, (k, _) = self._split(self.q(read)), self._project(read)
+        past = self._recall(carried, pairs)
         bias = self.order.bias(q, pairs)
         q, keys = self.order.rotate(q, torch.cat([past.k, k], 2), pairs)
         return weights(q, keys, pairs, bias, self.head_dim**-0.5)
@@ -172,9 +174,12 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._read(x)
-        return self._split(self.k(x)), self._split(self.v(x))
+    def _project(self, read: Tensor) -> tuple[Tensor, Tensor]:
+        return self._split(self.k(read)), self._split(self.v(read))
+
+    def _recall(self, carried: Carried, pairs: Pairs) -> Past:
+        need = pairs.shape[1] - pairs.shape[0]
+        return self.memory.recall(carried, lambda x: self._project(self._read(x)), need)
 
     def _slack(self, places: Places) -> int:
         # in evaluation the unfinished segment stays, so that it may arrive in pieces

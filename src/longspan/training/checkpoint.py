@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000500/
         model.safetensors      the weights (float32)
-        optimizer.safetensors  AdamW's moments and the random generators
+        optimizer.safetensors  its moments and the random generators
         memory.safetensors     the state of every lane
         trainer.json           step, best loss, where metrics.jsonl ended
 

@@ -1,4 +1,6 @@
-"""AdamW (1711.05101) with warm-up and cosine, and float32 weights behind a bfloat16 model."""
+"""AdamW (1711.05101) or Muon (2502.16982) with warm-up and cosine, and float32 weights behind a
+bfloat16 model.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,9 @@ class Optimizer:
     Where the model computes in bfloat16, an update would often be smaller than half the distance
     to the next number and be lost; so the optimizer keeps float32 weights and gives the model
     rounded copies after every update.
+
+    With optimizer "muon" the matrices of linear maps take orthogonalised steps, as long as AdamW's
+    would be, so that rate and decay mean the same; tables, biases and norms stay with AdamW.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, dtype: torch.dtype) -> None:
@@ -42,17 +47,27 @@ class Optimizer:
             masters = dict(model.named_parameters())
         self.copies = list(model.parameters())
         self.weights: dict[str, nn.Parameter] = masters
-        matrices = [p for p in masters.values() if p.dim() >= 2]
-        others = [p for p in masters.values() if p.dim() < 2]
-        self.adamw = torch.optim.AdamW(
+        linear = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        apart = linear if config.optimizer == "muon" else set()
+        rest = [p for n, p in masters.items() if n not in apart]
+        adamw = torch.optim.AdamW(
             [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
+                {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+                {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
             betas=config.betas,
             fused=True,
         )
+        self.parts: list[torch.optim.Optimizer] = [adamw]
+        if apart:
+            muon = torch.optim.Muon(
+                [p for n, p in masters.items() if n in apart],
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            self.parts.append(muon)
 
     def gather(self) -> None:
         """Adds the model's gradients to those of the weights."""
@@ -73,10 +88,11 @@ class Optimizer:
 
     def step(self, number: int) -> None:
         """Update `number` (0 is the first)."""
-        for group in self.adamw.param_groups:
-            group["lr"] = learning_rate(self.config, number)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate(self.config, number)
+            part.step()
+            part.zero_grad(set_to_none=True)
         self.publish()
 
     @torch.no_grad()
@@ -87,12 +103,14 @@ class Optimizer:
                 copy.copy_(weight)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Moments and step count of each weight, `NAME.exp_avg` and so on."""
-        result = {}
-        for name, weight in self.weights.items():
-            for key, value in self.adamw.state.get(weight, {}).items():
-                result[f"{name}.{key}"] = value
-        return result
+        """What the optimizer remembers of each weight, `NAME.exp_avg` and so on."""
+        names = {id(weight): name for name, weight in self.weights.items()}
+        return {
+            f"{names[id(weight)]}.{key}": value
+            for part in self.parts
+            for weight, held in part.state.items()
+            for key, value in held.items()
+        }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what `tensors` gave.
@@ -100,15 +118,25 @@ class Optimizer:
         Raises:
             CheckpointError: a tensor is missing or of another shape.
         """
-        for name, weight in self.weights.items():
-            shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
-            if not any(f"{name}.{key}" in tensors for key in shapes):
-                # it has had no gradient yet: a cluster of the output that has not occurred
-                continue
-            for key, shape in shapes.items():
-                held = tensors.get(f"{name}.{key}")
-                if held is None or held.shape != shape:
-                    what = "is missing" if held is None else f"is {tuple(held.shape)}"
-                    raise CheckpointError(f"{name}.{key} {what}, not {tuple(shape)}")
-            # clones: the numbers of a file need not be aligned as those of the unbroken run are
-            self.adamw.state[weight] = {key: tensors[f"{name}.{key}"].clone() for key in shapes}
+        names = {id(weight): name for name, weight in self.weights.items()}
+        for part in self.parts:
+            for weight in (weight for group in part.param_groups for weight in group["params"]):
+                part.state[weight] = _held(part, names[id(weight)], weight, tensors)
+
+
+def _held(
+    part: torch.optim.Optimizer, name: str, weight: Tensor, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    shapes = {"momentum_buffer": weight.shape}
+    if isinstance(part, torch.optim.AdamW):
+        shapes = {"step": torch.Size(), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+    if not any(f"{name}.{key}" in tensors for key in shapes):
+        # it has had no gradient yet: a cluster of the output that has not occurred
+        return {}
+    for key, shape in shapes.items():
+        held = tensors.get(f"{name}.{key}")
+        if held is None or held.shape != shape:
+            what = "is missing" if held is None else f"is {tuple(held.shape)}"
+            raise CheckpointError(f"{name}.{key} {what}, not {tuple(shape)}")
+    # clones: the numbers of a file need not be aligned as those of the unbroken run are
+    return {key: tensors[f"{name}.{key}"].clone() for key in shapes}

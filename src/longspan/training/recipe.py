@@ -19,6 +19,7 @@ from longspan.errors import ConfigError, Conflict, IncompatibleConfig, did_you_m
 from longspan.models.decoder import DecoderConfig
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float64"]
+OptimizerName = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,9 @@ class TrainConfig:
         learning_rate: the highest, reached after `warmup` steps.
         warmup: steps of linear rise.
         final: learning rate at the end of the cosine, as a share of the highest.
-        weight_decay: of AdamW, on matrices only.
+        optimizer: "adamw" (1711.05101), or "muon" (2502.16982) for the matrices of linear maps and
+            AdamW for all else, at the same rate and decay.
+        weight_decay: on matrices only.
         betas: of AdamW.
         clip: greatest norm of the gradient.
         seed: of everything random.
@@ -48,6 +51,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     warmup: int = 100
     final: float = 0.1
+    optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
