@@ -251,6 +251,9 @@ class Order(nn.Module):
         """Queries (B, H, T, D) and keys (B, H, S, D) as they meet in the product."""
         return q, k
 
+    def begin(self, layer: int) -> None:
+        """Called when the weights of layer `layer` of a stack are drawn: what they start from."""
+
     def share(self, first: Order) -> None:
         """Called on later layers of a stack: use the first layer's parameters where asked to."""
 

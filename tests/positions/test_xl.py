@@ -143,3 +143,33 @@ def test_sharing_u_and_v_is_asked_for() -> None:
 def test_a_clamp_below_one_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"position\.clamp must be 1 or more, or null, not 0"):
         XL(clamp=0)
+
+
+@pytest.mark.parametrize("near", [0.5, 1.0, 2.0])
+@torch.no_grad()
+def test_heads_of_the_first_layer_begin_with_a_power_law(near: float) -> None:
+    """With a W_r that turns and keeps all lengths, which one that is drawn does on average."""
+    heads, dim = 3, 128
+    xl = XLOrder(XL(near=near), dim, heads, dim).double()
+    for weight in xl.r.weight.view(heads, dim, dim):
+        nn.init.orthogonal_(weight)
+    xl.begin(0)
+    one = torch.zeros(1, heads, 1, dim, dtype=torch.float64)
+    scores = xl.bias(one, consecutive(1, 400, 1, Causal())).dense(heads)[0, :, 0].flip(-1)
+    for head, row in enumerate(scores):
+        assert int(row.argmax()) == head + 1
+        slope = (row[head + 1 + 4] - row[head + 1 + 256]) / math.log(64)
+        assert slope == pytest.approx(near, rel=0.1)
+
+
+@pytest.mark.parametrize("config", [XL(), XL(near=1.0)], ids=["as the paper", "a later layer"])
+def test_other_layers_begin_without_preference(config: XL) -> None:
+    xl = XLOrder(config, 8, 2, 4)
+    xl.begin(1)
+    assert not xl.v.any()
+
+
+@pytest.mark.parametrize("near", [-1.0, math.inf, math.nan])
+def test_a_preference_that_is_no_number_is_refused(near: float) -> None:
+    with pytest.raises(ConfigError, match=r"position\.near must be 0 or more, not"):
+        XL(near=near)

@@ -82,6 +82,7 @@ class Attention(nn.Module):
         self.v = nn.Linear(dim, inner, bias=False)
         self.o = nn.Linear(inner, dim, bias=False)
         self.order = self.position.build(dim, heads, head_dim)
+        self.order.begin(0)
 
     def forward(
         self,

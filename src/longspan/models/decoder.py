@@ -286,7 +286,8 @@ class Decoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         shrink = (2 * self.config.layers) ** -0.5
-        for block in self.blocks():
+        for layer, block in enumerate(self.blocks()):
+            block.attention.order.begin(layer)
             for last in (block.attention.o.weight, block.feed_forward.outer.weight):
                 last.data.mul_(shrink)
 

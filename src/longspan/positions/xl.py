@@ -9,6 +9,7 @@ slots, so that a memory may hold tokens from anywhere; and keys after their quer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from longspan.errors import ConfigError
 from longspan.slots import Bias, Order, Pairs, Position
 
+PERIOD = 10000.0
+"""Of the slowest wave, as a multiple of the fastest (1706.03762, section 3.5)."""
+
 
 @dataclass(frozen=True)
 class XL(Position, name="xl"):
@@ -26,14 +30,23 @@ class XL(Position, name="xl"):
     Attributes:
         clamp: distances beyond it count as it (`clamp_len`); None for no limit.
         shared: one u and one v for all layers of a stack (the inverse of `untie_r`).
+        near: where learning begins. Head h of the first layer starts out looking h + 1 tokens
+            back, and farther off with the power -near of the distance from there; 0 starts
+            without preference, as the paper does.
     """
 
     clamp: int | None = None
     shared: bool = False
+    near: float = 0.0
 
     def __post_init__(self) -> None:
+        problems = []
         if self.clamp is not None and self.clamp < 1:
-            raise ConfigError(f"position.clamp must be 1 or more, or null, not {self.clamp}")
+            problems.append(f"position.clamp must be 1 or more, or null, not {self.clamp}")
+        if not 0 <= self.near < math.inf:
+            problems.append(f"position.near must be 0 or more, not {self.near}")
+        if problems:
+            raise ConfigError(problems)
 
     def build(self, dim: int, heads: int, head_dim: int) -> Order:
         return XLOrder(self, dim, heads, head_dim)
@@ -56,7 +69,7 @@ class XLOrder(Order):
         self.v = nn.Parameter(torch.zeros(heads, head_dim))
         self.scale = head_dim**-0.5
         exponent = torch.arange(0, dim, 2, dtype=torch.float64) / dim
-        self.register_buffer("frequency", 10000.0**-exponent)
+        self.register_buffer("frequency", PERIOD**-exponent)
 
     def _apply(self, fn, recurse=True):
         frequency = self.frequency
@@ -64,6 +77,22 @@ class XLOrder(Order):
         # a rounded frequency is another position: it moves between devices, never between dtypes
         self.frequency = frequency.to(self.frequency.device)
         return self
+
+    @torch.no_grad()
+    def begin(self, layer: int) -> None:
+        """v = a W_r R_d scores a distance by a R_dᵀ W_rᵀ W_r R, where W_rᵀ W_r is about D/C.
+
+        R_d · R is C/2 at distance d and falls with the logarithm of the way from there, to about
+        nothing where the slowest wave has turned.
+        """
+        self.v.zero_()
+        if layer == 0 and self.config.near:
+            heads, head_dim = self.v.shape
+            exact = self.v.float()
+            sinusoid = self._sinusoid(1, heads, exact).flip(0)
+            weight = self.r.weight.to(exact).view(heads, head_dim, -1)
+            steep = 2 * math.log(PERIOD) * self.config.near * self.scale
+            self.v.copy_(steep * torch.einsum("hdc,hc->hd", weight, sinusoid))
 
     def share(self, first: Order) -> None:
         if self.config.shared and isinstance(first, XLOrder):
