@@ -290,6 +290,22 @@ def test_report_writes_a_page_and_its_numbers(cli: Cli, trained: Path, tmp_path:
     assert "cannot be written" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sample", -1], "--sample must be 0 or more, not -1"),
+        (["--limit", -1, "--stride", 0], "--stride must be 1 or more, not 0"),
+        (["--stride", 4000], "--stride must be between 1 and the window of 32, not 4000"),
+    ],
+)
+def test_report_refuses_before_it_measures(
+    cli: Cli, trained: Path, tmp_path: Path, arguments: list[object], said: str
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    assert said in refused(cli("report", folder, *arguments))
+    assert not (folder / "report.html").exists()
+
+
 def test_report_of_a_run_that_was_killed_says_how_to_go_on(
     cli: Cli, trained: Path, tmp_path: Path
 ) -> None:

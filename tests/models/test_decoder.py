@@ -282,3 +282,11 @@ def test_bfloat16_trains_over_float32_weights() -> None:
     for name, gradient in gradients[0].items():
         assert gradients[1][name].dtype == torch.float32
         assert (gradients[1][name] - gradient).norm() < 0.05 * gradient.norm() + 1e-3, name
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_where_heads_begin_to_look_is_kept_by_sharing(shared: bool) -> None:
+    made = Decoder(replace(BASE, position=XL(near=1.0, shared=shared)), VOCABULARY)
+    first, second = (block.attention.order.v for block in made.blocks())
+    assert first.any(1).all()
+    assert torch.equal(first, second) == shared

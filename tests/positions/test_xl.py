@@ -162,11 +162,14 @@ def test_heads_of_the_first_layer_begin_with_a_power_law(near: float) -> None:
         assert slope == pytest.approx(near, rel=0.1)
 
 
-@pytest.mark.parametrize("config", [XL(), XL(near=1.0)], ids=["as the paper", "a later layer"])
-def test_other_layers_begin_without_preference(config: XL) -> None:
-    xl = XLOrder(config, 8, 2, 4)
-    xl.begin(1)
-    assert not xl.v.any()
+@pytest.mark.parametrize(("near", "counts"), [(0.0, [0, 0, 0, 0]), (1.0, [4, 2, 1, 0])])
+def test_the_higher_the_layer_the_fewer_heads_prefer_anything(
+    near: float, counts: list[int]
+) -> None:
+    xl = XLOrder(XL(near=near), 8, 4, 2)
+    for layer, count in enumerate(counts):
+        xl.begin(layer)
+        assert [bool(v.any()) for v in xl.v] == [head < count for head in range(4)]
 
 
 @pytest.mark.parametrize("near", [-1.0, math.inf, math.nan])

@@ -182,8 +182,7 @@ def sliding(
     _check_batch(batch)
     if window < 2:
         raise ConfigError(f"a window of {window} has no context; give it a length with --segment")
-    if not 1 <= stride <= window:
-        raise ConfigError(f"--stride must be between 1 and the window of {window}, not {stride}")
+    check_stride(stride, window)
     bare = model.reshaped(pattern=Segments(window, 0), memory=NoMemory())
     spans = _spans(corpus, limit)
     nats = np.zeros(len(spans))
@@ -202,6 +201,16 @@ def sliding(
 def _check_batch(batch: int) -> None:
     if batch < 1:
         raise ConfigError(f"batch must be 1 or more, not {batch}")
+
+
+def check_stride(stride: int, window: int) -> None:
+    """Refuses a stride that would leave tokens out.
+
+    Raises:
+        ConfigError: it is not between 1 and `window`.
+    """
+    if not 1 <= stride <= window:
+        raise ConfigError(f"--stride must be between 1 and the window of {window}, not {stride}")
 
 
 def _windows(

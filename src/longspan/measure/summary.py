@@ -24,7 +24,7 @@ from longspan.decoding.generate import tokens
 from longspan.decoding.sampling import Sampling
 from longspan.errors import CheckpointError, ConfigError
 from longspan.machine import hardware, peak_memory, versions
-from longspan.measure.perplexity import Score, evaluate, sliding
+from longspan.measure.perplexity import Score, check_stride, evaluate, sliding
 from longspan.training.checkpoint import read_trainer
 from longspan.training.run import Run, own_data
 
@@ -37,8 +37,6 @@ class Plan:
         factors: lengths of memory, as multiples of the trained one.
         limit: held-out tokens to score; 0 for all. The same ones for every row.
         stride: of the sliding window.
-        sliding_limit: tokens that the sliding window scores, which costs window/stride times as
-            much; 0 for as many as the other rows.
         prompt: what the sample begins with; "" takes the first line of the first test document.
         sample: tokens in it.
         seed: of it.
@@ -47,10 +45,21 @@ class Plan:
     factors: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)
     limit: int = 0
     stride: int = 32
-    sliding_limit: int = 0
     prompt: str = ""
     sample: int = 600
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"limit": 0, "stride": 1, "sample": 0}
+        problems = [
+            f"--{name} must be {low} or more, not {getattr(self, name)}"
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
+        if any(factor < 0 for factor in self.factors):
+            problems.append(f"factors must be 0 or more, not {list(self.factors)}")
+        if problems:
+            raise ConfigError(problems)
 
 
 def summarise(
@@ -64,7 +73,8 @@ def summarise(
         say: told what is measured next.
 
     Raises:
-        ConfigError: an imported run, which has no data of its own, or no memory to vary.
+        ConfigError: an imported run, which has no data of its own, no memory to vary, or a stride
+            beyond the window.
         CheckpointError: the run was killed before its last step.
         DataError: the recipe leaves no test data.
     """
@@ -77,6 +87,7 @@ def summarise(
     trained = run.model.config.memory.length
     if not trained:
         raise ConfigError("the run has no memory of a certain length to vary")
+    check_stride(plan.stride, run.model.config.pattern.segment)
     rows, curve = [], []
     scores: dict[int, Score] = {}
     for factor in plan.factors:
@@ -168,7 +179,7 @@ def _memory_row(
 
 def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict[str, Any]:
     window = run.model.config.pattern.segment
-    limit = plan.sliding_limit or plan.limit
+    limit = plan.limit
     score = sliding(
         run.model, test, run.tokenizer, stride=plan.stride, window=window, limit=limit, batch=32
     )

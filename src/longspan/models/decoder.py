@@ -130,12 +130,12 @@ class Decoder(nn.Module):
         self.embedding = Embedding(config.vocabulary, size, config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(_block(config) for _ in range(config.layers))
-        orders = [block.attention.order for block in self.blocks()]
-        for order in orders[1:]:
-            order.share(orders[0])
         self.norm = NORMS[config.norm](config.width, eps=1e-5) if config.final_norm else None
         self.head = Head(config.vocabulary, size, config.width, self.embedding)
         self._initialise()
+        orders = [block.attention.order for block in self.blocks()]
+        for order in orders[1:]:
+            order.share(orders[0])
 
     def forward(
         self,

@@ -30,9 +30,10 @@ class XL(Position, name="xl"):
     Attributes:
         clamp: distances beyond it count as it (`clamp_len`); None for no limit.
         shared: one u and one v for all layers of a stack (the inverse of `untie_r`).
-        near: where learning begins. Head h of the first layer starts out looking h + 1 tokens
-            back, and farther off with the power -near of the distance from there; 0 starts
-            without preference, as the paper does.
+        near: where learning begins. All heads of the first layer, half of them in the second, a
+            quarter in the third and so on start out looking back: head h mostly h + 1 tokens, and
+            elsewhere with the power -near of the distance from there. 0 starts without
+            preference, as the paper does.
     """
 
     clamp: int | None = None
@@ -86,13 +87,13 @@ class XLOrder(Order):
         nothing where the slowest wave has turned.
         """
         self.v.zero_()
-        if layer == 0 and self.config.near:
-            heads, head_dim = self.v.shape
+        count = self.v.shape[0] >> layer
+        if count and self.config.near:
             exact = self.v.float()
-            sinusoid = self._sinusoid(1, heads, exact).flip(0)
-            weight = self.r.weight.to(exact).view(heads, head_dim, -1)
+            sinusoid = self._sinusoid(1, count, exact).flip(0)
+            weight = self.r.weight.to(exact).unflatten(0, self.v.shape)[:count]
             steep = 2 * math.log(PERIOD) * self.config.near * self.scale
-            self.v.copy_(steep * torch.einsum("hdc,hc->hd", weight, sinusoid))
+            self.v[:count] = steep * torch.einsum("hdc,hc->hd", weight, sinusoid)
 
     def share(self, first: Order) -> None:
         if self.config.shared and isinstance(first, XLOrder):
