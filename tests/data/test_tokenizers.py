@@ -264,6 +264,25 @@ def test_a_prompt_with_unknown_words_is_refused_by_name() -> None:
         codec.prompt("q w e r t z u")
 
 
+@pytest.mark.parametrize(
+    ("name", "prompt", "gap"),
+    [
+        ("words", "the cat", b" "),
+        ("words", "the cat ", b""),
+        ("words", "the cat\n", b""),
+        ("words", "", b""),
+        ("bytes", "the cat", b""),
+        ("bytes", "the\tcat\t", b""),
+        ("bpe", "the cat", b""),
+        ("bpe", "the cat ", b""),
+    ],
+)
+def test_a_word_that_is_given_is_set_apart_from_what_follows(
+    name: str, prompt: str, gap: bytes
+) -> None:
+    assert fitted(name).gap(prompt) == gap
+
+
 def test_a_prompt_that_is_no_text() -> None:
     # what a terminal hands on of a byte that it cannot decode
     assert fitted("bytes").prompt("a\udcff").tolist() == [97, 255]
@@ -271,6 +290,8 @@ def test_a_prompt_that_is_no_text() -> None:
         fitted("bpe").prompt("a\udcff")
     with pytest.raises(InputError, match="not valid text"):
         fitted("bytes").prompt("a\ud800")
+    with pytest.raises(InputError, match="not valid text"):
+        fitted("bytes").gap("a\ud800")
 
 
 @pytest.mark.parametrize("name", NAMES)

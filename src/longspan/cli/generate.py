@@ -52,9 +52,9 @@ def generate(
     # a character may come as several tokens
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
     steps = tokens(loaded, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed)
-    loaded.tokenizer.prompt(prompt)  # refused before anything is printed
+    between = text.decode(loaded.tokenizer.gap(prompt))  # refused before anything is printed
     # bytes that are no text reach us as lone surrogates, which cannot be printed
-    sys.stdout.write(prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    sys.stdout.write(prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + between)
     sys.stdout.flush()
     for step in steps:
         sys.stdout.write(text.decode(step.bytes))

@@ -143,6 +143,18 @@ class Codec:
         except (UnicodeEncodeError, DataError) as error:
             raise InputError(f"the prompt is not valid text: {error}") from error
 
+    def gap(self, text: str) -> bytes:
+        """What stands between a prompt as it was typed and its continuation.
+
+        The space or line break that is part of the last token of words and numbers.
+
+        Raises:
+            InputError: as `prompt`.
+        """
+        last = self.decode(self.prompt(text)[-1:])[-1:]
+        given = text.encode("utf-8", "surrogateescape")[-1:]
+        return last if last.isspace() and last != given else b""
+
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of what defines it: equal for codecs that give equal ids."""

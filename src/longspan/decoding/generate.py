@@ -105,4 +105,5 @@ def generate(
     """
     sampling = Sampling(greedy=greedy, temperature=temperature, top_k=top_k, top_p=top_p)
     steps = tokens(run, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed)
-    return run.tokenizer.decode([step.token for step in steps]).decode("utf-8", errors="replace")
+    content = run.tokenizer.gap(prompt) + run.tokenizer.decode([step.token for step in steps])
+    return content.decode("utf-8", errors="replace")
