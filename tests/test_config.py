@@ -348,6 +348,25 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_recipe(str(tmp_path / "x.yaml"))
 
 
+def test_what_is_unsound_does_not_hide_the_rest_of_its_section() -> None:
+    changes = {
+        "model.position": {"name": "xl", "clamp": 0},
+        "model.layers": 0,
+        "model.dropout": 2,
+        "train.learning_rat": 1,
+        "train.seed": -1,
+    }
+    with pytest.raises(ConfigError) as caught:
+        read_recipe("tiny", changes)
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "position.clamp",
+        "model.layers",
+        "model.dropout",
+        "train.learning_rat",
+        "train.seed",
+    ]
+
+
 def test_problems_of_all_sections_and_conflicts_come_at_once() -> None:
     changes = {
         "data.pth": "x",

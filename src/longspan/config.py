@@ -152,18 +152,33 @@ class _Reader:
         before = len(self.problems)
         known_tree = {key: value for key, value in tree.items() if key in known}
         values = {k: self.value(hints[k], value, dotted[k]) for k, value in known_tree.items()}
-        for name, f in known.items():
-            if name not in tree and f.default is MISSING and f.default_factory is MISSING:
-                self.problems.append(
-                    f"{where}.{name} is required" if where else f"{name} is required"
-                )
+        missing = [
+            name
+            for name, f in known.items()
+            if name not in tree and f.default is MISSING and f.default_factory is MISSING
+        ]
+        self.problems += [
+            f"{where}.{m} is required" if where else f"{m} is required" for m in missing
+        ]
         if len(self.problems) > before or None in (values[k] for k in values if _wants(hints[k])):
+            self.problems += self._others(cls, {**dict.fromkeys(missing), **values})
             return None
         try:
             return cls(**values)
         except ConfigError as error:
             self.problems += error.problems
             return None
+
+    def _others(self, cls: type[Any], values: Mapping[str, Any]) -> list[str]:
+        """What `cls` says of its sound values where others, None here, are not."""
+        try:
+            cls(**values)
+        except ConfigError as error:
+            return [problem for problem in error.problems if problem not in self.problems]
+        except (TypeError, AttributeError):
+            # it compares a sound value with an unsound one, of which enough is said
+            pass
+        return []
 
     def value(self, hint: Any, value: Any, where: str) -> Any:
         origin = get_origin(hint)

@@ -24,6 +24,7 @@ from longspan import ConfigError, Decoder, Recent, State, Window
 from longspan.errors import CheckpointError
 from longspan.slots import Places
 from longspan.state import EMPTY
+from tests.tiny import Result
 
 HERE = Path(__file__).parents[2]
 FOLDERS = [HERE / "tests/oracles/transfo_xl", HERE.parent / "shared/oracles/transfo_xl"]
@@ -349,3 +350,20 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run holds a run already; name another folder"):
         longspan.import_run(FOLDERS[0] / "clamp", tmp_path / "run")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_every_verb_takes_it(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    folder, numbers = tmp_path / "run", tmp_path / "numbers.txt"
+    numbers.write_text("1 2 3 4 5 6 7 8 9 10 11 12\n" * 20)
+    assert cli("import", SMALL, "--to", folder).status == 0
+    assert cli("check", folder).out.startswith(f"{folder}: no problems; it was imported")
+    assert "state of a stream" in cli("cost", folder).out
+    assert cli("evaluate", folder, "--data", numbers, "--memory", 0, 4).status == 0
+    assert len(cli("stream", folder, numbers).out.splitlines()) == 240
+    drawn = cli("generate", folder, "--prompt", "1 2 3", "--max-tokens", 4, "--seed", 1)
+    assert drawn.out.startswith("1 2 3 ")
+    assert "the recipes are the same" in cli("compare", folder, folder).out
+    further = ("--from", folder, "--run", tmp_path / "further", "--data.path", numbers)
+    quick = ("--train.steps", 2, "--train.batch", 1, "--data.documents", "false")
+    held = ("--data.valid", 0, "--data.test", 0, "--data.tokenizer", "ids", "--train.threads", 1)
+    assert cli("train", folder, *further, *quick, *held).status == 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from longspan.cli.settings import Settings, parse
-from longspan.config import write_yaml
-from longspan.training.recipe import read_recipe, resolved
+from longspan.config import plain, write_yaml
+from longspan.training.recipe import is_imported, read_model, read_recipe, resolved
 
 
 def check(recipe: str, /, *settings: Settings, show: bool = False) -> None:
@@ -19,5 +19,10 @@ def check(recipe: str, /, *settings: Settings, show: bool = False) -> None:
     show
         Print the recipe with every default written out.
     """
-    chosen = read_recipe(recipe, parse(settings))
-    print(write_yaml(resolved(chosen)) if show else f"{recipe}: no problems")
+    if is_imported(recipe):
+        tree = {"model": plain(read_model(recipe, parse(settings)))}
+        sound = "no problems; it was imported, and has a model and no more"
+    else:
+        tree = resolved(read_recipe(recipe, parse(settings)))
+        sound = "no problems"
+    print(write_yaml(tree) if show else f"{recipe}: {sound}")

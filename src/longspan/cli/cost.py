@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 from longspan.cli.options import DType
 from longspan.cli.settings import Settings, parse
+from longspan.data.tokenizer import FILE, Codec
 from longspan.errors import ConfigError
 from longspan.machine import DTYPES
 from longspan.measure.cost import cost as count
-from longspan.training.recipe import read_recipe
+from longspan.training.recipe import read_model, read_recipe
 
 
 def cost(
@@ -25,17 +29,11 @@ def cost(
     settings
         Settings of the recipe: --model.width 512
     vocabulary
-        Tokens in the vocabulary, where only the data would tell (tokenizer words).
+        Tokens in the vocabulary, where only the data would tell (tokenizer words). A run knows.
     """
-    chosen = read_recipe(recipe, parse(settings))
-    size = vocabulary or chosen.data.tokenizer.expected_size
-    if not size:
-        raise ConfigError(
-            f"the data decide how many tokens the tokenizer '{chosen.data.tokenizer.name}' has; "
-            "say how many with --vocabulary"
-        )
+    model = read_model(recipe, parse(settings))
     kind = DTYPES["float32" if dtype == "auto" else dtype]
-    result = count(chosen.model, size, dtype=kind)
+    result = count(model, vocabulary or _size(recipe, parse(settings)), dtype=kind)
     table = Table(title=f"{recipe}: one stream, in evaluation, {str(kind).split('.')[1]}")
     for name in ("part", "parameters", "FLOPs/token", "bytes/token"):
         table.add_column(name, justify="left" if name == "part" else "right")
@@ -56,3 +54,16 @@ def cost(
         highlight=False,
         style="dim",
     )
+
+
+def _size(recipe: str, changes: dict[str, Any]) -> int:
+    """Tokens in the vocabulary, as a run's tokenizer has them or a recipe's must have them."""
+    if (Path(recipe) / FILE).is_file():
+        return Codec.load(Path(recipe)).size
+    tokenizer = read_recipe(recipe, changes).data.tokenizer
+    if not tokenizer.expected_size:
+        raise ConfigError(
+            f"the data decide how many tokens the tokenizer '{tokenizer.name}' has; say how many "
+            "with --vocabulary"
+        )
+    return tokenizer.expected_size

@@ -13,9 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from longspan.compat import refuse
 from longspan.config import Tree, attempt, override, plain, read_yaml
 from longspan.data import DataConfig
-from longspan.errors import ConfigError, Conflict, IncompatibleConfig, did_you_mean
+from longspan.errors import ConfigError, Conflict, did_you_mean
 from longspan.models.decoder import DecoderConfig
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float64"]
@@ -241,13 +242,32 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         conflicts = model.conflicts() if model is not None else []
     if recipe is None or problems:
         raise ConfigError([*problems, *map(str, conflicts)], name)
-    if conflicts:
-        raise IncompatibleConfig(conflicts, name)
+    refuse(conflicts, name)
     if not recipe.run:
         path = Path(name)
         stem = path.stem if path.suffix else path.name
         recipe = replace(recipe, run=str(Path("runs") / stem))
     return recipe
+
+
+def read_model(name: str, changes: Mapping[str, Any] | None = None) -> DecoderConfig:
+    """The model alone, of a recipe or of any run; makes no tensor.
+
+    Raises:
+        ConfigError: every problem of the model at once.
+    """
+    tree = override(read_yaml(recipe_text(name), name), changes or {})
+    model, problems = attempt(DecoderConfig, tree.get("model"), "model")
+    conflicts = model.conflicts() if model is not None else []
+    if model is None or problems:
+        raise ConfigError([*problems, *map(str, conflicts)], name)
+    refuse(conflicts, name)
+    return model
+
+
+def is_imported(name: str) -> bool:
+    """Whether `name` is a run that was imported: a model, and neither data nor training."""
+    return _is_run(Path(name)) and "train" not in read_yaml(recipe_text(name), name)
 
 
 def resolved(recipe: Recipe) -> Tree:
