@@ -10,6 +10,7 @@ import pytest
 import longspan
 from longspan import (
     XL,
+    Auto,
     Cache,
     Causal,
     Decoder,
@@ -20,11 +21,13 @@ from longspan import (
     NoPosition,
     Recent,
     Segments,
+    Shaw,
     Sinusoidal,
     Window,
 )
 from longspan.compat import refuse, slot_conflicts
 from longspan.errors import ConfigError, Conflict
+from longspan.kernels.sdpa import SDPA
 
 
 def rules(*slots, **options) -> list[str]:
@@ -43,8 +46,17 @@ def test_p1_a_position_of_the_input_is_no_layers_matter() -> None:
     (conflict,) = slot_conflicts(Sinusoidal(), Causal(), Cache())
     assert str(conflict) == (
         "[P1] position='sinusoidal' is added to the model's input, not in a layer. "
-        "Give it to a Decoder, or add position.encode(…) to x and use NoPosition()."
+        "Give it to a Decoder, or add position.entry(dim)(…) to x and use NoPosition()."
     )
+
+
+def test_k1_what_adds_to_the_values_needs_the_weights() -> None:
+    (conflict,) = slot_conflicts(Shaw(), Causal(), Cache(), SDPA())
+    assert str(conflict) == (
+        "[K1] position='shaw' adds to the values by the weights, which kernel='sdpa' never forms. "
+        "Use kernel 'auto', 'blocked' or 'reference'."
+    )
+    assert rules(Shaw(), Causal(), Cache(), Auto()) == rules(XL(), Causal(), Cache(), SDPA()) == []
 
 
 def test_m1_what_looks_both_ways_has_no_past() -> None:
@@ -126,4 +138,4 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Rules of recipes (T…) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    assert rules == {"P1", "M1", "M2", "D1"}
+    assert rules == {"P1", "K1", "M1", "M2", "D1"}

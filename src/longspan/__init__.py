@@ -27,10 +27,16 @@ if TYPE_CHECKING:
     from longspan.patterns.segments import Segments
     from longspan.patterns.window import Window
     from longspan.positions.alibi import Alibi
+    from longspan.positions.interpolated import Interpolated
+    from longspan.positions.learned import Learned
     from longspan.positions.none import NoPosition
+    from longspan.positions.ntk import NTK
     from longspan.positions.rotary import Rotary
+    from longspan.positions.shaw import Shaw
     from longspan.positions.sinusoidal import Sinusoidal
+    from longspan.positions.t5 import T5
     from longspan.positions.xl import XL
+    from longspan.positions.yarn import YaRN
     from longspan.state import State
     from longspan.training.loop import train
     from longspan.training.run import Run, load
@@ -53,10 +59,16 @@ _HOMES = {
     "longspan.patterns.segments": ("Segments",),
     "longspan.patterns.window": ("Window",),
     "longspan.positions.alibi": ("Alibi",),
+    "longspan.positions.interpolated": ("Interpolated",),
+    "longspan.positions.learned": ("Learned",),
     "longspan.positions.none": ("NoPosition",),
+    "longspan.positions.ntk": ("NTK",),
     "longspan.positions.rotary": ("Rotary",),
+    "longspan.positions.shaw": ("Shaw",),
     "longspan.positions.sinusoidal": ("Sinusoidal",),
+    "longspan.positions.t5": ("T5",),
     "longspan.positions.xl": ("XL",),
+    "longspan.positions.yarn": ("YaRN",),
     "longspan.state": ("State",),
     "longspan.training.loop": ("train",),
     "longspan.training.run": ("Run", "load"),
@@ -64,6 +76,8 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "NTK",
+    "T5",
     "XL",
     "Alibi",
     "Attention",
@@ -75,6 +89,8 @@ __all__ = [
     "DecoderConfig",
     "Full",
     "IncompatibleConfig",
+    "Interpolated",
+    "Learned",
     "LongspanError",
     "NoMemory",
     "NoPosition",
@@ -82,10 +98,12 @@ __all__ = [
     "Rotary",
     "Run",
     "Segments",
+    "Shaw",
     "Sinusoidal",
     "State",
     "Stream",
     "Window",
+    "YaRN",
     "cost",
     "evaluate",
     "generate",

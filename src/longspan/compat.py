@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longspan.errors import Conflict, IncompatibleConfig
-from longspan.slots import Memory, Pattern, Position
+from longspan.slots import Kernel, Memory, Pattern, Position
 
 
 def slot_conflicts(
-    position: Position, pattern: Pattern, memory: Memory, *, exact: bool = True
+    position: Position,
+    pattern: Pattern,
+    memory: Memory,
+    kernel: Kernel | None = None,
+    *,
+    exact: bool = True,
 ) -> list[Conflict]:
     """What one attention layer's slots say against each other."""
     found = []
@@ -23,7 +28,16 @@ def slot_conflicts(
             Conflict(
                 "P1",
                 f"position='{position.name}' is added to the model's input, not in a layer.",
-                "Give it to a Decoder, or add position.encode(…) to x and use NoPosition().",
+                "Give it to a Decoder, or add position.entry(dim)(…) to x and use NoPosition().",
+            )
+        )
+    if position.weighs and kernel is not None and not kernel.weighs:
+        found.append(
+            Conflict(
+                "K1",
+                f"position='{position.name}' adds to the values by the weights, which "
+                f"kernel='{kernel.name}' never forms.",
+                "Use kernel 'auto', 'blocked' or 'reference'.",
             )
         )
     if not pattern.causal and memory.length != 0:

@@ -225,7 +225,12 @@ class Bias:
     """Numbers (B, H, T, S) added to the scaled scores, made a head at a time.
 
     So that a kernel that works on one head after another never holds them all.
+
+    Traits:
+        weighs: it has an `answer` beside the values.
     """
+
+    weighs: ClassVar[bool] = False
 
     @abstractmethod
     def split(self, rows: int) -> Sequence[Bias]:
@@ -234,6 +239,10 @@ class Bias:
     @abstractmethod
     def head(self, head: int) -> Tensor:
         """(B or 1, T, S) for one head."""
+
+    def answer(self, head: int, probs: Tensor) -> Tensor:
+        """What weights (B, T, S) of one head bring to its answer (B, T, D) beside the values."""
+        raise NotImplementedError("this bias adds to the scores alone")
 
     def dense(self, heads: int) -> Tensor:
         """(B or 1, H, T, S) at once."""
@@ -265,17 +274,22 @@ class Position(Component, kind="position", folder="longspan.positions"):
     Traits:
         enters: "scores" (in every layer) or "input" (added once to the model's input).
         relative: only differences of positions matter.
+        weighs: it adds to the values as well, so a kernel must form the weights.
     """
 
     enters: ClassVar[str] = "scores"
     relative: ClassVar[bool] = True
+    weighs: ClassVar[bool] = False
 
     def build(self, dim: int, heads: int, head_dim: int) -> Order:
         """The parameters and the arithmetic for one layer of width `dim`."""
         return Order()
 
-    def encode(self, pos: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-        """(B, T, dim): what is added to the model's input at `pos` (B, T) int64."""
+    def entry(self, dim: int) -> nn.Module:
+        """A module that gives what is added to the model's input of width `dim`.
+
+        It takes positions (B, T) int64 and a dtype, and gives (B, T, dim).
+        """
         raise NotImplementedError(f"position {self.name!r} does not enter at the input")
 
 
@@ -386,7 +400,13 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
 
 @dataclass(frozen=True)
 class Kernel(Component, kind="kernel", folder="longspan.kernels"):
-    """How is it executed? A kernel knows nothing of the other three words."""
+    """How is it executed? A kernel knows nothing of the other three words.
+
+    Traits:
+        weighs: it forms the weights, so that a position may add to the values.
+    """
+
+    weighs: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(

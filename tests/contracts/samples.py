@@ -5,12 +5,14 @@ A new component adds a line here; a test says so if it is forgotten.
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import torch
 from torch import nn
 
 from longspan import (
+    NTK,
+    T5,
     XL,
     Alibi,
     Auto,
@@ -19,13 +21,17 @@ from longspan import (
     Decoder,
     DecoderConfig,
     Full,
+    Interpolated,
+    Learned,
     NoMemory,
     NoPosition,
     Recent,
     Rotary,
     Segments,
+    Shaw,
     Sinusoidal,
     Window,
+    YaRN,
 )
 from longspan.kernels.blocked import Blocked
 from longspan.kernels.reference import Reference
@@ -36,8 +42,14 @@ POSITIONS: list[Position] = [
     XL(),
     XL(clamp=5, shared=True),
     Rotary(),
+    Interpolated(factor=2),
+    NTK(factor=2),
+    YaRN(factor=4, trained=16),
     Alibi(),
+    T5(8, 12, shared=False),
+    Shaw(3),
     Sinusoidal(),
+    Learned(128),
     NoPosition(),
 ]
 PATTERNS: list[Pattern] = [
@@ -79,6 +91,25 @@ LEGAL = [
     for slots in product(POSITIONS, PATTERNS, MEMORIES)
     if not config(*slots, Reference()).conflicts()
 ]
+
+
+def cover(configs: list[DecoderConfig]) -> list[DecoderConfig]:
+    """As few of them as hold every pair of choices that any of them holds, found greedily."""
+
+    def chosen(config: DecoderConfig) -> frozenset[tuple[object, object]]:
+        slots = (config.position, config.pattern, config.memory)
+        return frozenset(combinations(slots, 2))
+
+    left = set().union(*map(chosen, configs))
+    result = []
+    while left:
+        best = max(configs, key=lambda config: len(left & chosen(config)))
+        left -= chosen(best)
+        result.append(best)
+    return result
+
+
+COVER = cover(LEGAL)
 ILLEGAL = [
     slots
     for slots in product(POSITIONS, PATTERNS, MEMORIES)

@@ -164,6 +164,29 @@ def test_weights_are_dropped_in_training_only() -> None:
     assert not torch.equal(layer(x)[0], layer(x)[0])
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_groups_of_queries_share_keys_and_values(kv_heads: int) -> None:
+    """As if every head had keys and values of its own that happen to be equal."""
+    slots = {"position": XL(), "pattern": Segments(4, 5), "memory": Recent(5)}
+    shared = Attention(12, 4, kv_heads=kv_heads, **slots).double().eval()
+    full = Attention(12, 4, **slots).double().eval()
+    weights = shared.state_dict()
+    for name in ("k.weight", "v.weight"):
+        each = weights[name].view(kv_heads, 3, 12).repeat_interleave(4 // kv_heads, 0)
+        weights[name] = each.flatten(0, 1)
+    full.load_state_dict(weights)
+    x = numbers(2, 18, 12)
+    mine = theirs = None
+    for piece in x.split(7, 1):
+        y, mine = shared(piece, mine)
+        z, theirs = full(piece, theirs)
+        torch.testing.assert_close(y, z, **EXACT)
+    assert mine is not None
+    assert theirs is not None
+    assert mine.layers[0].tensors()["k"].shape[1] == kv_heads
+    assert mine.nbytes < theirs.nbytes
+
+
 def test_heads_need_not_multiply_to_the_width() -> None:
     layer = Attention(10, 3, head_dim=7)
     assert layer.q.weight.shape == (21, 10)
@@ -176,6 +199,10 @@ def test_heads_need_not_multiply_to_the_width() -> None:
     [
         ({"dim": 10, "heads": 3}, "dim=10 does not divide into heads=3; give head_dim as well"),
         ({"dim": 10, "heads": 0}, "heads must be 1 or more, not 0"),
+        (
+            {"dim": 8, "heads": 4, "kv_heads": 3},
+            "heads=4 does not divide into groups of kv_heads=3",
+        ),
         ({"dim": 8, "heads": 2, "head_dim": 0}, "head_dim must be 1 or more, not 0"),
         ({"dim": 9, "heads": 3, "position": Rotary()}, "head_dim must be even, not 3"),
         ({"dim": 8, "heads": 2, "position": Sinusoidal()}, r"\[P1\]"),

@@ -138,7 +138,7 @@ def test_a_position_of_the_input_is_added_once() -> None:
     model.layers[0].register_forward_hook(lambda _module, args, _out: seen.append(args[0]))
     inputs = tokens(2, 5)
     model(inputs)
-    added = Sinusoidal().encode(torch.arange(5)[None], 12, torch.float64)
+    added = Sinusoidal().entry(12)(torch.arange(5)[None], torch.float64)
     torch.testing.assert_close(seen[0], model.embedding(inputs) + added, **EXACT)
     assert all(block.attention.position == NoPosition() for block in model.blocks())
 

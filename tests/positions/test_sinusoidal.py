@@ -17,7 +17,7 @@ TURN = Decimal("6.28318530717958647692528676655900576839433879875021")
 @pytest.mark.parametrize("base", [10000.0, 100.0])
 def test_the_papers_formula(dim: int, base: float) -> None:
     pos = torch.tensor([[0, 1, 2, 30], [5, 4, 1000, 0]])
-    made = Sinusoidal(base=base).encode(pos, dim, torch.float64)
+    made = Sinusoidal(base=base).entry(dim)(pos, torch.float64)
     assert made.shape == (2, 4, dim)
     assert made.dtype == torch.float64
     for b in range(2):
@@ -32,7 +32,7 @@ def test_the_papers_formula(dim: int, base: float) -> None:
 def test_nothing_is_lost_at_position_one_billion(dtype: torch.dtype) -> None:
     """Against forty digits: a float32 angle would be off by whole turns."""
     dim, pos = 16, 10**9 + 7
-    made = Sinusoidal().encode(torch.tensor([[pos]]), dim, dtype)[0, 0]
+    made = Sinusoidal().entry(dim)(torch.tensor([[pos]]), dtype)[0, 0]
     with localcontext(prec=40):
         for i in range(0, dim, 2):
             angle = float(Decimal(pos) / Decimal(10000) ** (Decimal(i) / dim) % TURN)

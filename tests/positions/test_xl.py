@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from longspan import XL, Causal, ConfigError, Full, Segments
-from longspan.positions.xl import GatheredBias, SkewedBias, XLOrder
+from longspan.lookup import LookedUp
+from longspan.positions.xl import SkewedBias, XLOrder
 from longspan.slots import Pairs
 from longspan.state import EMPTY
 from tests.positions.places import EXACT, as_scattered, consecutive, scattered, scores, vectors
@@ -88,7 +89,7 @@ def test_gathering_equals_the_shift(pairs: Pairs, clamp: int | None) -> None:
     q, xl, unknown = vectors(3, HEADS, 6, HEAD_DIM), order(clamp), as_scattered(pairs)
     shifted, gathered = xl.bias(q, pairs), xl.bias(q, unknown)
     assert isinstance(shifted, SkewedBias)
-    assert isinstance(gathered, GatheredBias)
+    assert isinstance(gathered, LookedUp)
     seen = pairs.visible[:, None].expand(-1, HEADS, -1, -1)
     torch.testing.assert_close(shifted.dense(HEADS)[seen], gathered.dense(HEADS)[seen], **EXACT)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from longspan.slots import Bias, Kernel, Pairs
 
 
-def choose(q: Tensor, bias: Bias | None) -> str:
-    """Name of the kernel for queries (B, H, T, D) and a bias or none.
+def choose(q: Tensor, *, weighs: bool) -> str:
+    """Name of the kernel for queries (B, H, T, D), and whether the weights must be formed.
 
     Double precision asks for exactness and gets the reference. On CPUs one head at a time is the
     fastest wherever there are many queries; a few queries (streaming token by token) are a few
@@ -21,7 +21,7 @@ def choose(q: Tensor, bias: Bias | None) -> str:
         return "reference"
     if q.device.type == "cpu":
         return "blocked" if q.shape[2] >= 32 else "reference"
-    return "sdpa"
+    return "reference" if weighs else "sdpa"
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,5 @@ class Auto(Kernel, name="auto"):
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        return Kernel.find(choose(q, bias))()(q, k, v, pairs, bias, scale, dropout)
+        chosen = Kernel.find(choose(q, weighs=bias is not None and bias.weighs))()
+        return chosen(q, k, v, pairs, bias, scale, dropout)

@@ -47,7 +47,10 @@ class Blocked(Kernel, name="blocked"):
                 else:
                     scores = (mask + added.head(head).to(q.dtype)).baddbmm_(query, key)
                 probs = torch.dropout(scores.softmax(-1), dropout, dropout > 0)
-                heads.append(probs @ value)
+                if added is not None and added.weighs:
+                    heads.append(torch.baddbmm(added.answer(head, probs), probs, value))
+                else:
+                    heads.append(probs @ value)
             # in the order in which the heads are joined again, so that joining copies nothing
             blocks.append(torch.stack(heads, 2))
         out = blocks[0] if len(blocks) == 1 else torch.cat(blocks)

@@ -35,4 +35,9 @@ class Reference(Kernel, name="reference"):
         dropout: float = 0.0,
     ) -> Tensor:
         probs = weights(q, k, pairs, bias, scale).to(v.dtype)
-        return torch.dropout(probs, dropout, dropout > 0) @ v
+        probs = torch.dropout(probs, dropout, dropout > 0)
+        out = probs @ v
+        if bias is None or not bias.weighs:
+            return out
+        more = [bias.answer(head, each) for head, each in enumerate(probs.unbind(1))]
+        return out + torch.stack(more, 1)

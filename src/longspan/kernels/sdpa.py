@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -13,6 +14,8 @@ from longspan.slots import Bias, Kernel, Pairs
 @dataclass(frozen=True)
 class SDPA(Kernel, name="sdpa"):
     """Fused attention. A bias is made whole first, since SDPA takes it as one tensor."""
+
+    weighs: ClassVar[bool] = False
 
     def __call__(
         self,

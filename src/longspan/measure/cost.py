@@ -84,11 +84,12 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
 
     attention = next(model.blocks()).attention
     inner = attention.heads * attention.head_dim
+    shared = attention.kv_heads / attention.heads
     # of one layer and token, multiplications: two products for the scores and their values
     projections, scores = matrices["projections"] / config.layers, 2.0 * inner * keys
     if hidden:
         # today's keys and values of yesterday's hidden states
-        projections += 2 * inner * config.width * reach / segment
+        projections += 2 * inner * config.width * reach / segment * shared
     if isinstance(attention.order, XLOrder):
         more = _relative(attention, segment, keys)
         projections, scores = projections + more[0], scores + more[1]
@@ -132,7 +133,7 @@ PARTS = ("embedding", "projections", "scores", "feed-forward", "head")
 
 
 def _part(name: str) -> str:
-    if name.startswith("embedding"):
+    if name.startswith(("embedding", "entry")):
         return "embedding"
     if name.startswith(("head", "norm")):
         return "head"
@@ -152,7 +153,7 @@ def _state(model: Decoder, keys: int, dtype: torch.dtype) -> tuple[int | None, i
             attention = block.attention
             carried = attention.begin(1, attention.q.weight)
             places, _ = Places.of(torch.zeros(1, dtype=torch.long, device="meta"), length)
-            shape = (1, attention.heads, length, attention.head_dim)
+            shape = (1, attention.kv_heads, length, attention.head_dim)
             k = torch.empty(shape, dtype=dtype, device="meta")
             x = torch.empty(1, length, attention.dim, dtype=dtype, device="meta")
             past = attention.memory.recall(carried, attention._project, None)

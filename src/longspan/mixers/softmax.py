@@ -32,6 +32,8 @@ class Attention(nn.Module):
         dim: C, width of its input and output.
         heads: H.
         head_dim: D; by default C / H. The heads need not multiply to the model's width.
+        kv_heads: heads of keys and values, G; H by default. Fewer are shared by groups of H / G
+            queries (2305.13245), one by all (multi-query, 1911.02150); the memory shrinks by it.
         position, pattern, memory, kernel: the four slots.
         dropout: probability of dropping an attention weight, in training.
         norm: normalises what the layer reads, the memory included; the memory itself keeps the
@@ -50,6 +52,7 @@ class Attention(nn.Module):
         heads: int,
         *,
         head_dim: int | None = None,
+        kv_heads: int | None = None,
         position: Position | None = None,
         pattern: Pattern | None = None,
         memory: Memory | None = None,
@@ -59,7 +62,8 @@ class Attention(nn.Module):
         exact: bool = True,
     ) -> None:
         super().__init__()
-        for name, size in (("dim", dim), ("heads", heads), ("head_dim", head_dim)):
+        sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "kv_heads": kv_heads}
+        for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {size}")
         if head_dim is None:
@@ -69,17 +73,21 @@ class Attention(nn.Module):
                 )
             head_dim = dim // heads
         self.dim, self.heads, self.head_dim = dim, heads, head_dim
+        self.kv_heads = heads if kv_heads is None else kv_heads
+        if heads % self.kv_heads:
+            raise ConfigError(f"heads={heads} does not divide into groups of kv_heads={kv_heads}")
         self.position = position or NoPosition()
         self.pattern = pattern or Full()
         self.memory = memory or NoMemory()
         self.kernel = kernel or Auto()
         self.dropout = dropout
-        refuse(slot_conflicts(self.position, self.pattern, self.memory, exact=exact))
+        slots = (self.position, self.pattern, self.memory, self.kernel)
+        refuse(slot_conflicts(*slots, exact=exact))
         self.norm = norm
         inner = heads * head_dim
         self.q = nn.Linear(dim, inner, bias=False)
-        self.k = nn.Linear(dim, inner, bias=False)
-        self.v = nn.Linear(dim, inner, bias=False)
+        self.k = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
+        self.v = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
         self.o = nn.Linear(inner, dim, bias=False)
         self.order = self.position.build(dim, heads, head_dim)
         self.order.begin(0)
@@ -125,7 +133,7 @@ class Attention(nn.Module):
 
     def begin(self, batch: int, like: Tensor) -> Carried:
         """What the memory carries before any token."""
-        return self.memory.start(batch, self.dim, self.heads, self.head_dim, like)
+        return self.memory.start(batch, self.dim, self.kv_heads, self.head_dim, like)
 
     def pairs(self, carried: Carried, places: Places) -> Pairs:
         """Which query meets which key. Equal layers of a stack share it."""
@@ -156,6 +164,7 @@ class Attention(nn.Module):
         bias = self.order.bias(q, pairs)
         q, keys = self.order.rotate(q, keys, pairs)
         dropout = self.dropout if self.training else 0.0
+        keys, values = self._group(keys), self._group(values)
         out = self.kernel(q, keys, values, pairs, bias, self.head_dim**-0.5, dropout)
         carried = self.memory.write(carried, past, x, k, v, places, self._slack(places))
         return self.o(out.transpose(1, 2).flatten(2)), carried
@@ -167,13 +176,18 @@ class Attention(nn.Module):
         past = self._recall(carried, pairs)
         bias = self.order.bias(q, pairs)
         q, keys = self.order.rotate(q, torch.cat([past.k, k], 2), pairs)
-        return weights(q, keys, pairs, bias, self.head_dim**-0.5)
+        return weights(q, self._group(keys), pairs, bias, self.head_dim**-0.5)
 
     def _read(self, x: Tensor) -> Tensor:
         return x if self.norm is None else self.norm(x)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def _group(self, shared: Tensor) -> Tensor:
+        """(B, G, S, D) as every query's head sees it, (B, H, S, D)."""
+        each = self.heads // self.kv_heads
+        return shared if each == 1 else shared.repeat_interleave(each, 1)
 
     def _project(self, read: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k(read)), self._split(self.v(read))
@@ -212,9 +226,10 @@ def check_state(state: State, layers: Sequence[Attention], batch: int) -> None:
             "it is another model's"
         )
     for index, (carried, layer) in enumerate(zip(state.layers, layers, strict=True)):
-        if not carried.fits(layer.dim, layer.heads, layer.head_dim):
+        if not carried.fits(layer.dim, layer.kv_heads, layer.head_dim):
             shapes = {name: tuple(t.shape) for name, t in carried.tensors().items()}
             raise StateError(
                 f"layer {index} of the state has shapes {shapes}, which do not fit width "
-                f"{layer.dim} with {layer.heads} heads of {layer.head_dim}: it is another model's"
+                f"{layer.dim} with {layer.kv_heads} heads of {layer.head_dim}: "
+                "it is another model's"
             )

@@ -43,6 +43,7 @@ class DecoderConfig:
         width: C.
         layers: L.
         heads, head_dim: H and D; D is C / H if None.
+        kv_heads: heads of keys and values, which queries share in groups; None for H.
         feed_forward: inner width of the feed-forward network.
         position, pattern, memory, kernel: the four slots of every layer.
         exact: refuse a memory that does not cover the pattern.
@@ -59,6 +60,7 @@ class DecoderConfig:
     layers: int
     heads: int
     head_dim: int | None = None
+    kv_heads: int | None = None
     feed_forward: int
     position: Position
     pattern: Pattern
@@ -76,7 +78,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         problems = [
             f"model.{name} must be 1 or more, not {value}"
-            for name in ("width", "layers", "heads", "head_dim", "feed_forward")
+            for name in ("width", "layers", "heads", "head_dim", "kv_heads", "feed_forward")
             if (value := getattr(self, name)) is not None and value < 1
         ]
         problems += [
@@ -89,12 +91,18 @@ class DecoderConfig:
                 f"model.width={self.width} does not divide into model.heads={self.heads}; "
                 "set model.head_dim as well"
             )
+        if not problems and self.kv_heads is not None and self.heads % self.kv_heads:
+            problems.append(
+                f"model.heads={self.heads} does not divide into groups of "
+                f"model.kv_heads={self.kv_heads}"
+            )
         if problems:
             raise ConfigError(problems)
 
     def conflicts(self) -> list[Conflict]:
         """What the choices say against each other."""
-        found = slot_conflicts(self.layer_position, self.pattern, self.memory, exact=self.exact)
+        slots = (self.layer_position, self.pattern, self.memory, self.kernel)
+        found = slot_conflicts(*slots, exact=self.exact)
         if not self.pattern.causal:
             found.append(
                 Conflict(
@@ -128,6 +136,8 @@ class Decoder(nn.Module):
         refuse(config.conflicts(), f"layers 0-{config.layers - 1}")
         self.config, self.size = config, size
         self.embedding = Embedding(config.vocabulary, size, config.width)
+        at_input = config.position.enters == "input"
+        self.entry = config.position.entry(config.width) if at_input else None
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(_block(config) for _ in range(config.layers))
         self.norm = NORMS[config.norm](config.width, eps=1e-5) if config.final_norm else None
@@ -234,8 +244,10 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, State]:
         places, clock = Places.of(state.next, tokens.shape[1], valid, starts, self.training)
         x = self.embedding(tokens)
-        if self.config.position.enters == "input":
-            x = x + self.config.position.encode(places.pos, self.config.width, x.dtype)
+        if self.entry is not None:
+            # padding stands nowhere: no table need reach so far
+            pos = places.pos if valid is None else places.pos.masked_fill(~valid, 0)
+            x = x + self.entry(pos, x.dtype)
         x = self.dropout(x)
         pairs: Pairs | None = None
         layers = []
@@ -301,6 +313,7 @@ def _block(config: DecoderConfig) -> Block:
         config.width,
         config.heads,
         head_dim=config.head_dim,
+        kv_heads=config.kv_heads,
         position=config.layer_position,
         pattern=config.pattern,
         memory=config.memory,

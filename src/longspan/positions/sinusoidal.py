@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longspan.errors import ConfigError
 from longspan.slots import Position
@@ -29,9 +29,20 @@ class Sinusoidal(Position, name="sinusoidal"):
         if self.base <= 1:
             raise ConfigError(f"position.base must be above 1, not {self.base}")
 
-    def encode(self, pos: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    def entry(self, dim: int) -> nn.Module:
+        return SinusoidalEntry(self.base, dim)
+
+
+class SinusoidalEntry(nn.Module):
+    """No parameters."""
+
+    def __init__(self, base: float, dim: int) -> None:
+        super().__init__()
+        self.base, self.dim = base, dim
+
+    def forward(self, pos: Tensor, dtype: torch.dtype) -> Tensor:
         # float64: at position 10^9 a float32 angle is off by whole turns
-        exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=pos.device) / dim
+        exponent = torch.arange(0, self.dim, 2, dtype=torch.float64, device=pos.device) / self.dim
         angle = pos[..., None].double() * self.base**-exponent
         both = torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
-        return both[..., :dim].to(dtype)
+        return both[..., : self.dim].to(dtype)

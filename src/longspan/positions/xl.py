@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from longspan.errors import ConfigError
+from longspan.lookup import LookedUp
 from longspan.slots import Bias, Order, Pairs, Position
 
 PERIOD = 10000.0
@@ -114,7 +115,7 @@ class XLOrder(Order):
         seen = distance[pairs.visible] if pairs.visible.any() else distance.new_zeros(1)
         low, high = int(seen.min()), int(seen.max())
         terms = self._terms(query, pairs, low, high)
-        return GatheredBias(*terms, (high - distance).clamp(0, high - low))
+        return LookedUp(*terms, (high - distance).clamp(0, high - low))
 
     def _terms(
         self, query: Tensor, pairs: Pairs, low: int, high: int
@@ -169,23 +170,3 @@ class SkewedBias(Bias):
         width = products.shape[-1] - 1
         flat = products.flatten(1)[:, self.t - 1 : self.t - 1 + self.t * width]
         return flat.unflatten(1, (self.t, width))[..., : self.s]
-
-
-class GatheredBias(Bias):
-    """Any distances: `query` (B, H, T, X) times `r`, H times (X, N), at the columns `index`.
-
-    `index` (B, T, S) int64 names each pair's column.
-    """
-
-    def __init__(self, query: Tensor, r: Sequence[Tensor], index: Tensor) -> None:
-        self.query = query
-        self.heads = query.unbind(1)
-        self.r = r
-        self.index = index
-
-    def split(self, rows: int) -> Sequence[Bias]:
-        parts = zip(self.query.split(rows), self.index.split(rows), strict=True)
-        return [GatheredBias(query, self.r, index) for query, index in parts]
-
-    def head(self, head: int) -> Tensor:
-        return (self.heads[head] @ self.r[head]).gather(2, self.index)

@@ -1,0 +1,87 @@
+"""Rotations: positions that turn pairs of features of queries and keys.
+
+What `rotary` and its scalings for lengths beyond training share. Feature i turns together with
+feature i + D/2 (the layout of GPT-NeoX and Llama; 2104.09864 pairs neighbours, which is the same up
+to a fixed permutation of features). A member says how fast each pair turns, and by how much the
+scores grow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longspan.errors import ConfigError
+from longspan.slots import Order, Pairs, Position
+
+
+@dataclass(frozen=True)
+class Rotation(Position):
+    """Turns queries and keys by position times the speed of each pair of features.
+
+    Attributes:
+        base: the slowest pair turns about this many times slower than the first; 10,000 in the
+            paper.
+    """
+
+    base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        if self.base <= 1:
+            raise ConfigError(f"position.base must be above 1, not {self.base}")
+
+    def speeds(self, head_dim: int, device: torch.device) -> Tensor:
+        """(D/2,) float64, radians a token."""
+        return geometric(self.base, head_dim, device)
+
+    @property
+    def growth(self) -> float:
+        """Factor of queries and of keys, so that scores grow with its square."""
+        return 1.0
+
+    def build(self, dim: int, heads: int, head_dim: int) -> Order:
+        if head_dim % 2:
+            raise ConfigError(
+                f"position '{self.name}' turns pairs of features: head_dim must be even, "
+                f"not {head_dim}"
+            )
+        return RotationOrder(self, head_dim)
+
+
+class RotationOrder(Order):
+    """No parameters."""
+
+    def __init__(self, config: Rotation, head_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = head_dim
+
+    def rotate(self, q: Tensor, k: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        cos, sin = self._angles(pairs, q.dtype)
+        t = q.shape[2]
+        # the call's own tokens are the last T keys
+        return _turn(q, cos[:, :, -t:], sin[:, :, -t:]), _turn(k, cos, sin)
+
+    def _angles(self, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        def make() -> Tensor:
+            exact = torch.promote_types(dtype, torch.float32)
+            _, offset = pairs.offsets()
+            speeds = self.config.speeds(self.head_dim, offset.device).to(exact)
+            angle = offset[:, None, :, None].to(exact) * speeds
+            return (torch.stack([angle.cos(), angle.sin()]) * self.config.growth).to(dtype)
+
+        both = pairs.once((self.config, self.head_dim, dtype), make)
+        return both[0], both[1]
+
+
+def geometric(base: float, head_dim: int, device: torch.device) -> Tensor:
+    """(D/2,) float64: base^(-2i/D) (2104.09864, equation 15)."""
+    pair = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
+    return base ** (-pair / head_dim)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
