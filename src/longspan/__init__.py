@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from longspan.memories.cache import Cache
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
+    from longspan.memories.sinks import Sinks
     from longspan.mixers.softmax import Attention
     from longspan.models.decoder import Decoder, DecoderConfig
     from longspan.patterns.causal import Causal
+    from longspan.patterns.fixed import Fixed
     from longspan.patterns.full import Full
     from longspan.patterns.segments import Segments
+    from longspan.patterns.sinks import SinkWindow
+    from longspan.patterns.strided import Strided
     from longspan.patterns.window import Window
     from longspan.positions.alibi import Alibi
     from longspan.positions.interpolated import Interpolated
@@ -52,11 +56,15 @@ _HOMES = {
     "longspan.memories.cache": ("Cache",),
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
+    "longspan.memories.sinks": ("Sinks",),
     "longspan.mixers.softmax": ("Attention",),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.patterns.causal": ("Causal",),
+    "longspan.patterns.fixed": ("Fixed",),
     "longspan.patterns.full": ("Full",),
     "longspan.patterns.segments": ("Segments",),
+    "longspan.patterns.sinks": ("SinkWindow",),
+    "longspan.patterns.strided": ("Strided",),
     "longspan.patterns.window": ("Window",),
     "longspan.positions.alibi": ("Alibi",),
     "longspan.positions.interpolated": ("Interpolated",),
@@ -87,6 +95,7 @@ __all__ = [
     "ConfigError",
     "Decoder",
     "DecoderConfig",
+    "Fixed",
     "Full",
     "IncompatibleConfig",
     "Interpolated",
@@ -99,9 +108,12 @@ __all__ = [
     "Run",
     "Segments",
     "Shaw",
+    "SinkWindow",
+    "Sinks",
     "Sinusoidal",
     "State",
     "Stream",
+    "Strided",
     "Window",
     "YaRN",
     "cost",

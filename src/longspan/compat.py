@@ -51,7 +51,11 @@ def slot_conflicts(
         )
     if pattern.causal and exact and not memory.covers(pattern):
         reach = "without limit" if pattern.reach is None else f"back {pattern.reach}"
+        if pattern.sinks:
+            reach += f" and to the first {pattern.sinks}"
         remedy = "memory 'cache'" if pattern.reach is None else f"Recent({pattern.reach})"
+        if pattern.sinks and pattern.reach is not None:
+            remedy = f"Sinks({pattern.reach}, {pattern.sinks})"
         found.append(
             Conflict(
                 "M2",

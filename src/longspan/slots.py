@@ -313,6 +313,11 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         """Tokens before its own segment that a query may see; None if there is no limit."""
         return None
 
+    @property
+    def sinks(self) -> int:
+        """First tokens of the document that every query may see, however far back."""
+        return 0
+
     def reaching(self, tokens: int | None, segment: int | None = None) -> Pattern:
         """The same pattern that reaches back `tokens` tokens (None: without limit).
 
@@ -329,13 +334,16 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         """The first position (int64, any above `EMPTY`) that queries at `pos` may see.
 
-        Never decreases as `pos` grows. `opened` is that of `Places`.
+        Sinks apart. Never decreases as `pos` grows. `opened` is that of `Places`.
         """
 
     def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
         """(B, T, S) bool for positions (B, T) and (B, S) int64 of one document."""
         k = k_pos[:, None, :]
-        return (k <= q_pos[:, :, None]) & (k >= self.first(q_pos, opened)[:, :, None])
+        seen = k >= self.first(q_pos, opened)[:, :, None]
+        if self.sinks:
+            seen = seen | ((k > EMPTY) & (k < self.sinks))
+        return (k <= q_pos[:, :, None]) & seen
 
 
 @dataclass(frozen=True)
@@ -363,10 +371,17 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
             raise ConfigError(f"memory '{self.name}' cannot be evaluated with another length")
         return self
 
+    @property
+    def sinks(self) -> int:
+        """First tokens of the document that are kept for ever."""
+        return 0
+
     def covers(self, pattern: Pattern) -> bool:
         """Whether a stream in pieces sees all that one pass sees."""
+        if self.length is None:
+            return True
         reach = pattern.reach
-        return self.length is None or (reach is not None and reach <= self.length)
+        return reach is not None and reach <= self.length and pattern.sinks <= self.sinks
 
     @abstractmethod
     def start(self, batch: int, dim: int, heads: int, head_dim: int, like: Tensor) -> Carried:

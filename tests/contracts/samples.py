@@ -20,6 +20,7 @@ from longspan import (
     Causal,
     Decoder,
     DecoderConfig,
+    Fixed,
     Full,
     Interpolated,
     Learned,
@@ -29,7 +30,10 @@ from longspan import (
     Rotary,
     Segments,
     Shaw,
+    Sinks,
+    SinkWindow,
     Sinusoidal,
+    Strided,
     Window,
     YaRN,
 )
@@ -58,6 +62,10 @@ PATTERNS: list[Pattern] = [
     Segments(8, 6),
     Segments(4, 9),
     Window(5),
+    Window(4, dilation=2),
+    SinkWindow(4, 3),
+    Strided(4),
+    Fixed(4, 2),
     Full(),
 ]
 MEMORIES: list[Memory] = [
@@ -66,6 +74,7 @@ MEMORIES: list[Memory] = [
     Recent(9),
     Recent(9, store="hidden"),
     Recent(6, init="zeros"),
+    Sinks(7, 3),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 VOCABULARY = 23

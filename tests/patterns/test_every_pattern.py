@@ -42,6 +42,8 @@ def test_it_shrinks_at_the_ends_of_segments_only(pattern: Pattern) -> None:
 @causal
 def test_it_does_not_depend_on_where_the_document_stands(pattern: Pattern) -> None:
     """A shift by whole segments shifts what is seen."""
+    if pattern.sinks:
+        pytest.skip("the first tokens of a document are an absolute place")
     q, k = torch.arange(40, 60)[None], torch.arange(20, 60)[None]
     far = 10**9 * pattern.segment
     assert torch.equal(pattern.mask(q, k), pattern.mask(q + far, k + far))

@@ -202,7 +202,7 @@ class Attention(nn.Module):
 
     def _need(self, places: Places) -> int | None:
         """How many of the newest past slots the call can see at all; None if all may matter."""
-        if self.memory.length is None or places.opened is not None:
+        if self.memory.length is None or places.opened is not None or self.memory.sinks:
             return None
         if torch.compiler.is_compiling():
             return None

@@ -1,7 +1,8 @@
 """A query meets the newest W keys, its own among them.
 
 The causal sliding window of Sparse Transformers and Longformer (2004.05150, section 3.1), and
-Transformer-XL's `same_length` evaluation (every query sees equally many keys).
+Transformer-XL's `same_length` evaluation (every query sees equally many keys). Dilated, it leaves
+gaps and reaches further at the same cost (figure 2c there).
 """
 
 from __future__ import annotations
@@ -16,26 +17,36 @@ from longspan.slots import Pattern
 
 @dataclass(frozen=True)
 class Window(Pattern, name="window"):
-    """Keys at q - width + 1 .. q.
+    """Keys at q, q - dilation, … q - (width - 1) · dilation.
 
     Attributes:
         width: W, keys that a query sees, the query's own among them.
+        dilation: distance of neighbouring keys; 1 leaves no gaps.
     """
 
     width: int
+    dilation: int = 1
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"pattern.width must be 1 or more, not {self.width}")
+        if self.dilation < 1:
+            raise ConfigError(f"pattern.dilation must be 1 or more, not {self.dilation}")
 
     @property
     def reach(self) -> int:
-        return self.width - 1
+        return (self.width - 1) * self.dilation
 
     def reaching(self, tokens: int | None, segment: int | None = None) -> Pattern:
-        if tokens is None or segment is not None:
+        if tokens is None or segment is not None or tokens % self.dilation:
             return super().reaching(tokens, segment)
-        return Window(tokens + 1)
+        return Window(tokens // self.dilation + 1, self.dilation)
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
-        return pos - (self.width - 1)
+        return pos - self.reach
+
+    def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
+        seen = super().mask(q_pos, k_pos, opened)
+        if self.dilation == 1:
+            return seen
+        return seen & ((q_pos[:, :, None] - k_pos[:, None, :]) % self.dilation == 0)
