@@ -260,6 +260,13 @@ class Order(nn.Module):
         """Queries (B, H, T, D) and keys (B, H, S, D) as they meet in the product."""
         return q, k
 
+    def products(self, segment: int, keys: int) -> tuple[float, float]:
+        """Multiplications a token, of projections and of scores, beside those of every attention.
+
+        Where segments of `segment` queries meet `keys` keys each.
+        """
+        return 0.0, 0.0
+
     def begin(self, layer: int) -> None:
         """Called when the weights of layer `layer` of a stack are drawn: what they start from."""
 

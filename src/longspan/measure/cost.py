@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from longspan.buffer import Hidden
-from longspan.mixers.softmax import Attention
 from longspan.models.decoder import PIECE, Decoder, DecoderConfig
-from longspan.positions.xl import XLOrder
 from longspan.slots import Places
 from longspan.state import State
 
@@ -74,7 +72,7 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
         model = Decoder(config, size)
     segment = config.pattern.segment
     reach = PIECE if config.pattern.reach is None else config.pattern.reach
-    keys = reach + segment
+    keys = config.pattern.sinks + reach + segment
     state, growth, hidden = _state(model, keys, dtype)
     numbers, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
@@ -90,9 +88,8 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     if hidden:
         # today's keys and values of yesterday's hidden states
         projections += 2 * inner * config.width * reach / segment * shared
-    if isinstance(attention.order, XLOrder):
-        more = _relative(attention, segment, keys)
-        projections, scores = projections + more[0], scores + more[1]
+    more = attention.order.products(segment, keys)
+    projections, scores = projections + more[0], scores + more[1]
 
     embedding, head = model.embedding, model.head
     projection = embedding.projections[0].numel() if len(embedding.projections) else 0
@@ -115,18 +112,6 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     reads["scores"] += state if state is not None else growth * keys
     parts = {name: Part(numbers[name], 2.0 * products[name], float(reads[name])) for name in PARTS}
     return Cost(parts, state, growth)
-
-
-def _relative(attention: Attention, segment: int, keys: int) -> tuple[float, float]:
-    """Multiplications a token of W_r and of its product with the queries.
-
-    Whichever way round is cheaper (`XLOrder`): W_r meets every distance once a segment, or every
-    query.
-    """
-    dim, inner, distances = attention.dim, attention.heads * attention.head_dim, keys + 1
-    to_distances = (distances * dim * inner / segment, float(inner * distances))
-    to_queries = (float(inner * dim), float(attention.heads * dim * distances))
-    return min(to_distances, to_queries, key=sum)
 
 
 PARTS = ("embedding", "projections", "scores", "feed-forward", "head")

@@ -35,19 +35,23 @@ class Shaw(Position, name="shaw"):
             raise ConfigError(f"position.clip must be 1 or more, not {self.clip}")
 
     def build(self, dim: int, heads: int, head_dim: int) -> Order:
-        return ShawOrder(self, head_dim)
+        return ShawOrder(self, heads, head_dim)
 
 
 class ShawOrder(Order):
     """`keys` and `values` (2 clip + 1, D): the row for distance i - j = d is clip - d."""
 
-    def __init__(self, config: Shaw, head_dim: int) -> None:
+    def __init__(self, config: Shaw, heads: int, head_dim: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.heads = config, heads
         self.scale = head_dim**-0.5
         shape = (2 * config.clip + 1, head_dim)
         self.keys = nn.Parameter(torch.randn(shape) * head_dim**-0.5)
         self.values = nn.Parameter(torch.randn(shape) * head_dim**-0.5)
+
+    def products(self, segment: int, keys: int) -> tuple[float, float]:
+        # every head's query with the keys' table, its weights with the values'
+        return 0.0, 2.0 * self.heads * self.keys.numel()
 
     def bias(self, q: Tensor, pairs: Pairs) -> Bias:
         clip = self.config.clip

@@ -96,6 +96,14 @@ class XLOrder(Order):
             steep = 2 * math.log(PERIOD) * self.config.near * self.scale
             self.v[:count] = steep * torch.einsum("hdc,hc->hd", weight, sinusoid)
 
+    def products(self, segment: int, keys: int) -> tuple[float, float]:
+        # whichever way round is cheaper (`_terms`)
+        inner, dim = self.r.weight.shape
+        distances = keys + 1
+        to_distances = (distances * dim * inner / segment, float(inner * distances))
+        to_queries = (float(inner * dim), float(len(self.u) * dim * distances))
+        return min(to_distances, to_queries, key=sum)
+
     def share(self, first: Order) -> None:
         if self.config.shared and isinstance(first, XLOrder):
             self.u, self.v = first.u, first.v
