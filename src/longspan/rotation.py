@@ -8,7 +8,7 @@ scores grow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -48,6 +48,23 @@ class Rotation(Position):
                 f"not {head_dim}"
             )
         return RotationOrder(self, head_dim)
+
+
+@dataclass(frozen=True)
+class Longer(Rotation):
+    """A rotation for documents `factor` times as long as those of training.
+
+    Attributes:
+        factor: how many times the trained length is read.
+    """
+
+    _: KW_ONLY
+    factor: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor < 1:
+            raise ConfigError(f"position.factor must be 1 or more, not {self.factor}")
 
 
 class RotationOrder(Order):

@@ -6,30 +6,17 @@ that far positions are interpolated and near ones are not. Needs no fine-tuning.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from longspan.errors import ConfigError
-from longspan.rotation import Rotation, geometric
+from longspan.rotation import Longer, geometric
 
 
 @dataclass(frozen=True)
-class NTK(Rotation, name="ntk"):
-    """Turns by position · (base · factor^(D / (D - 2)))^(-2i/D).
-
-    Attributes:
-        factor: how many times the trained length is read.
-    """
-
-    _: KW_ONLY
-    factor: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.factor < 1:
-            raise ConfigError(f"position.factor must be 1 or more, not {self.factor}")
+class NTK(Longer, name="ntk"):
+    """Turns by position · (base · factor^(D / (D - 2)))^(-2i/D)."""
 
     def speeds(self, head_dim: int, device: torch.device) -> Tensor:
         # one pair alone is the fastest and the slowest, and stays as it is

@@ -15,22 +15,20 @@ import torch
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.rotation import Rotation
+from longspan.rotation import Longer
 
 
 @dataclass(frozen=True)
-class YaRN(Rotation, name="yarn"):
+class YaRN(Longer, name="yarn"):
     """Turns fast pairs as rotary does and slow ones `factor` times slower.
 
     Attributes:
-        factor: how many times the trained length is read.
-        trained: that length, in tokens.
+        trained: the trained length, in tokens.
         fast, slow: turns within the trained length above which a pair stays as it is, and below
             which it is interpolated; 32 and 1 in the paper.
     """
 
     _: KW_ONLY
-    factor: float
     trained: int
     fast: float = 32.0
     slow: float = 1.0
@@ -38,8 +36,6 @@ class YaRN(Rotation, name="yarn"):
     def __post_init__(self) -> None:
         super().__post_init__()
         problems = []
-        if self.factor < 1:
-            problems.append(f"position.factor must be 1 or more, not {self.factor}")
         if self.trained < 1:
             problems.append(f"position.trained must be 1 or more, not {self.trained}")
         if not 0 < self.slow < self.fast:
