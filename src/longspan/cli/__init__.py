@@ -23,6 +23,7 @@ VERBS = {
     "report": "Measure a run on its held-out data and write a page about it.",
     "compare": "Lay the results of runs beside the differences of their recipes.",
     "list": "List what a recipe can name.",
+    "show": "Draw a position, a pattern or a memory.",
     "import": "Turn another library's checkpoint into a run.",
 }
 

@@ -1,0 +1,145 @@
+"""One picture of one component: a position over distance, a pattern's mask, a memory over time.
+
+Each is made by the component itself, of a few tokens, so what is seen is what a layer would do.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from longspan.errors import ConfigError
+from longspan.patterns.full import Full
+from longspan.slots import Memory, Pairs, Pattern, Places, Position
+from longspan.state import EMPTY
+
+HEADS, HEAD_DIM = 4, 32
+"""Of the layer that a position is built for."""
+
+DRAWS = 256
+"""Random contents over which a position's scores are averaged."""
+
+SEEN = "#14589c"
+DASHES = ["-", "--", "-.", ":"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing and what it shows in words."""
+
+    figure: Figure
+    reading: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it, in the format that the name ends with: png, svg, pdf.
+
+        Raises:
+            ConfigError: no such format, or a file that cannot be written.
+        """
+        try:
+            self.figure.savefig(path, dpi=150)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be written: {error}") from error
+
+
+@torch.no_grad()
+def of_position(position: Position, tokens: int) -> Picture:
+    """How the same content scores with itself, and what is added to the score, by distance.
+
+    Parameters stand as they are drawn. A position at the input is shown by how alike two places'
+    vectors are.
+    """
+    torch.manual_seed(0)
+    figure, title = _empty(), f"position {position.name}"
+    axes = figure.add_subplot(title=title, xlabel="tokens back", ylabel="score")
+    distances = torch.arange(tokens)
+    if position.enters == "input":
+        vectors = position.entry(HEADS * HEAD_DIM)(distances.flip(0)[None], torch.float32)[0]
+        alike = torch.cosine_similarity(vectors[:1], vectors, dim=-1)
+        axes.set_ylabel("cosine with the vector of the last place")
+        axes.plot(distances.numpy(), alike.numpy(), color=SEEN)
+        return Picture(figure, f"{title}: how alike the vectors of two places are, by distance")
+    order = position.build(HEADS * HEAD_DIM, HEADS, HEAD_DIM)
+    order.begin(0)
+    places, _ = Places.of(torch.tensor([tokens - 1]).expand(DRAWS), 1)
+    past = torch.arange(tokens - 1).expand(DRAWS, -1)
+    pairs = Pairs.of(places, past, Full(), consecutive=True)
+    q = torch.randn(DRAWS, HEADS, 1, HEAD_DIM)
+    q = q * HEAD_DIM**0.5 / q.norm(dim=-1, keepdim=True)  # so that heads differ by position alone
+    turned, keys = order.rotate(q, q.expand(-1, -1, tokens, -1), pairs)
+    scores = (turned @ keys.transpose(2, 3) * HEAD_DIM**-0.5).mean(0)
+    bias = order.bias(q, pairs)
+    if bias is not None:
+        scores = scores + bias.dense(HEADS).mean(0)
+    for head, row in enumerate(scores[:, 0].flip(-1)):
+        axes.plot(
+            distances.numpy(), row.numpy(), DASHES[head % len(DASHES)], label=f"head {head + 1}"
+        )
+    axes.legend(frameon=False)
+    reading = f"{title}: mean score of a content with itself, and the bias, as weights are drawn"
+    return Picture(figure, reading)
+
+
+def of_pattern(pattern: Pattern, tokens: int) -> Picture:
+    """Which query (row) meets which key (column) in a document of `tokens` tokens, and its cost."""
+    pos = torch.arange(tokens)[None]
+    mask = pattern.mask(pos, pos)[0]
+    seen, most = int(mask.sum()), int(mask.sum(1).max())
+    dense = tokens * (tokens + 1) // 2 if pattern.causal else tokens**2
+    figure = _empty(square=True)
+    title = f"pattern {pattern.name}"
+    axes = figure.add_subplot(title=title, xlabel="key", ylabel="query")
+    _grid(figure, mask)
+    reading = (
+        f"{title}: {seen:,} of {dense:,} pairs meet ({seen / dense:.0%}), a query sees at most "
+        f"{most:,} of {tokens:,} keys"
+    )
+    axes.set_title(f"{title}: {seen / dense:.0%} of the pairs", fontsize=10)
+    return Picture(figure, reading)
+
+
+@torch.no_grad()
+def of_memory(memory: Memory, tokens: int) -> Picture:
+    """Which tokens (columns) are held after each token (row) of a stream."""
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor]:
+        each = x[:, None]
+        return each, each
+
+    state = memory.start(1, 1, 1, 1, torch.zeros(()))
+    clock, held = torch.zeros(1, dtype=torch.long), torch.zeros(tokens, tokens, dtype=torch.bool)
+    sizes = []
+    for step in range(tokens):
+        places, clock = Places.of(clock, 1)
+        x = torch.full((1, 1, 1), float(step))
+        past = memory.recall(state, project, None)
+        state = memory.write(state, past, x, *project(x), places, 0)
+        pos = state.tensors()["pos"][0]
+        held[step, pos[(pos != EMPTY) & (pos >= 0)]] = True
+        sizes.append(sum(t.numel() for name, t in state.tensors().items() if name != "pos"))
+    figure = _empty(square=True)
+    title = f"memory {memory.name}"
+    figure.add_subplot(title=title, xlabel="token", ylabel="held after token")
+    _grid(figure, held)
+    last = int(held[-1].sum())
+    grows = sizes[-1] > sizes[tokens // 2]
+    reading = f"{title}: after {tokens:,} tokens it holds {last:,}, and " + (
+        "grows with the stream" if grows else "no longer grows"
+    )
+    return Picture(figure, reading)
+
+
+def _empty(*, square: bool = False) -> Figure:
+    return Figure((5.0, 5.0) if square else (6.6, 3.7), layout="constrained")
+
+
+def _grid(figure: Figure, marks: Tensor) -> None:
+    (axes,) = figure.axes
+    axes.imshow(marks.numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))

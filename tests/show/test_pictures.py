@@ -1,0 +1,141 @@
+"""What the pictures of components say is what the components do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longspan import (
+    XL,
+    Alibi,
+    Cache,
+    Full,
+    Learned,
+    Recent,
+    Segments,
+    Sinks,
+    SinkWindow,
+    Sinusoidal,
+)
+from longspan.positions.alibi import slopes
+from longspan.show.pictures import Picture, of_memory, of_pattern, of_position
+from longspan.slots import Memory, Pattern, Position
+from tests.contracts.samples import MEMORIES, PATTERNS, POSITIONS
+from tests.tiny import Result, refused
+
+
+def grid(picture: Picture) -> np.ndarray:
+    (axes,) = picture.figure.axes
+    return np.asarray(axes.images[0].get_array())
+
+
+def curves(picture: Picture) -> list[np.ndarray]:
+    (axes,) = picture.figure.axes
+    return [np.asarray(line.get_ydata()) for line in axes.lines]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
+def test_a_pattern_is_its_mask(pattern: Pattern) -> None:
+    marks = grid(of_pattern(pattern, 20))
+    assert marks.shape == (20, 20)
+    assert marks.diagonal().all()
+    assert np.triu(marks, 1).any() != pattern.causal
+
+
+def test_the_cost_of_a_pattern() -> None:
+    reading = of_pattern(Segments(4, 4), 12).reading
+    # 10 pairs within each of three segments, and 16 with the segment before it of two
+    assert reading == (
+        "pattern segments: 62 of 78 pairs meet (79%), a query sees at most 8 of 12 keys"
+    )
+    assert "400 of 400 pairs" in of_pattern(Full(), 20).reading
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=repr)
+def test_a_memory_holds_nothing_of_the_future(memory: Memory) -> None:
+    assert not np.triu(grid(of_memory(memory, 24)), 1).any()
+
+
+def test_what_memories_keep() -> None:
+    held = grid(of_memory(Recent(5), 12))
+    assert held[11].nonzero()[0].tolist() == [7, 8, 9, 10, 11]
+    held = grid(of_memory(Sinks(3, 2), 12))
+    assert held[11].nonzero()[0].tolist() == [0, 1, 9, 10, 11]
+    assert "it holds 12, and grows with the stream" in of_memory(Cache(), 12).reading
+    assert "it holds 5, and no longer grows" in of_memory(Recent(5), 12).reading
+
+
+@pytest.mark.parametrize("position", POSITIONS, ids=repr)
+def test_every_position_can_be_drawn(position: Position) -> None:
+    drawn = curves(of_position(position, 30))
+    assert len(drawn) == (1 if position.enters == "input" else 4)
+    assert all(len(curve) == 30 and np.isfinite(curve).all() for curve in drawn)
+
+
+def test_alibi_falls_by_its_slopes() -> None:
+    for curve, slope in zip(curves(of_position(Alibi(), 10)), slopes(4), strict=True):
+        np.testing.assert_allclose(np.diff(curve), -slope, atol=1e-5)
+
+
+def test_heads_that_begin_near_peak_there() -> None:
+    peaks = [int(curve.argmax()) for curve in curves(of_position(XL(near=2.0), 40))]
+    assert all(abs(peak - head) <= 2 for head, peak in enumerate(peaks, 1))
+
+
+def test_sinusoids_of_near_places_are_more_alike() -> None:
+    (curve,) = curves(of_position(Sinusoidal(), 40))
+    assert curve[0] == pytest.approx(1, abs=1e-5)
+    assert curve[0] > curve[1] > curve[2] > curve[10]
+    assert len(curves(of_position(Learned(40), 40))) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "reading"),
+    [
+        (("--pattern", "sinks", "--pattern.width", 8), "of 2,080 pairs meet"),
+        (("--memory", "recent", "--memory.tokens", 8), "after 64 tokens it holds 8"),
+        (("--position", "xl", "--position.near", 1), "position xl: mean score"),
+    ],
+)
+def test_the_verb(
+    cli: Callable[..., Result], tmp_path: Path, asked: tuple[object, ...], reading: str
+) -> None:
+    for name in ("it.png", "it.svg"):
+        result = cli("show", *asked, "--to", tmp_path / name)
+        assert (result.status, result.err) == (0, "")
+        assert reading in result.out
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "it.svg").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ((), "name one component: --position, --pattern or --memory NAME"),
+        (("--pattern", "full", "--memory", "cache"), "name one component"),
+        (("--pattern", "windw"), "unknown pattern 'windw', did you mean 'window'?"),
+        (("--pattern", "window"), "pattern.width is required"),
+        (("--pattern", "full", "--tokens", 1), "--tokens must be 2 or more, not 1"),
+        (("--pattern", "full", "--to", "no/where.png"), "no/where.png cannot be written"),
+        (("--pattern", "full", "--to", "it.foo"), "it.foo cannot be written"),
+        (("--position", "learned", "--position.length", 9), "beyond position.length=9"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(
+    cli: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[object, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(cli("show", *asked))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_window_with_sinks_is_drawn_with_them() -> None:
+    marks = grid(of_pattern(SinkWindow(3, 2), 12))
+    assert marks[11].nonzero()[0].tolist() == [0, 1, 9, 10, 11]
