@@ -116,6 +116,7 @@ def test_the_verb(
     [
         ((), "name one component: --position, --pattern or --memory NAME"),
         (("--pattern", "full", "--memory", "cache"), "name one component"),
+        (("--pattern", "full", "--memory.name", "cache"), "name one component"),
         (("--pattern", "windw"), "unknown pattern 'windw', did you mean 'window'?"),
         (("--pattern", "window"), "pattern.width is required"),
         (("--pattern", "full", "--tokens", 1), "--tokens must be 2 or more, not 1"),

@@ -21,6 +21,9 @@ class Shown:
     memory: Memory | None = None
 
 
+PICTURES = {"position": of_position, "pattern": of_pattern, "memory": of_memory}
+
+
 def show(
     *settings: Settings,
     position: str = "",
@@ -48,19 +51,14 @@ def show(
     """
     named = {"position": position, "pattern": pattern, "memory": memory}
     chosen = {kind: name for kind, name in named.items() if name}
-    if len(chosen) != 1:
+    tree = override(chosen, parse(settings))
+    if len(chosen) != 1 or tree.keys() != chosen.keys():
         raise ConfigError("name one component: --position, --pattern or --memory NAME")
     if tokens < 2:
         raise ConfigError(f"--tokens must be 2 or more, not {tokens}")
-    shown = build(Shown, override(chosen, parse(settings)))
-    if shown.position is not None:
-        picture = of_position(shown.position, tokens)
-    elif shown.pattern is not None:
-        picture = of_pattern(shown.pattern, tokens)
-    else:
-        assert shown.memory is not None
-        picture = of_memory(shown.memory, tokens)
-    path = to or Path(f"{position or pattern or memory}.png")
+    ((kind, name),) = chosen.items()
+    picture = PICTURES[kind](getattr(build(Shown, tree), kind), tokens)
+    path = to or Path(f"{name}.png")
     picture.save(path)
     print(picture.reading)
     print(path)
