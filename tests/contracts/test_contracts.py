@@ -265,9 +265,9 @@ def test_compiling_gives_the_same(config: DecoderConfig) -> None:
 
 
 @pytest.mark.slow
-@every
+@pytest.mark.parametrize("config", COVER, ids=named)
 @pytest.mark.filterwarnings("ignore")
-def test_compiling_every_combination_gives_the_same(config: DecoderConfig) -> None:
+def test_compiling_every_pair_of_choices_gives_the_same(config: DecoderConfig) -> None:
     assert_compiled_is_the_same(config, "aot_eager")
 
 
