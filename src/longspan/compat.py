@@ -8,9 +8,14 @@ must raise.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 
 from longspan.errors import Conflict, IncompatibleConfig
+from longspan.registry import Component
 from longspan.slots import Kernel, Memory, Pattern, Position
+
+EXAMPLE = 8
+"""A length that every member takes, so that those of patterns and memories agree."""
 
 
 def slot_conflicts(
@@ -65,6 +70,12 @@ def slot_conflicts(
             )
         )
     return found
+
+
+def examples(kind: type[Component]) -> list[Component]:
+    """One member of every name, with defaults, and `EXAMPLE` where there is none: they agree."""
+    every = kind.all().values()
+    return [m(**{f.name: EXAMPLE for f in fields(m) if f.default is MISSING}) for m in every]
 
 
 def refuse(conflicts: Sequence[Conflict], source: str = "") -> None:

@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import longspan
 from longspan.cli import VERBS
+from longspan.compat import examples
 from longspan.data import read
+from longspan.slots import Kernel, Memory, Pattern
 from longspan.training.recipe import recipe_names, recipe_text
 from longspan.training.run import own_data
 from tests.tiny import Result, contents, lines, refused, run, settings, train_tiny, words
@@ -167,6 +169,28 @@ def test_cost_asks_for_what_only_the_data_tell(cli: Cli) -> None:
     assert "say how many with --vocabulary" in said
     asked = ("cost", "tiny", "--data.tokenizer", "words", "--vocabulary", 1000)
     assert cli(*asked).status == 0
+
+
+def test_the_matrix_says_what_goes_with_what(cli: Cli) -> None:
+    """Each cell is what making such a layer does."""
+    rows = {}
+    for line in cli("list", "--matrix").out.splitlines():
+        cells = [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+        if len(cells) > 1:
+            rows.setdefault(cells[0], cells[1:])
+    patterns, memories = examples(Pattern), examples(Memory)
+    assert rows["pattern"] == [memory.name for memory in memories]
+    for pattern in patterns:
+        for memory, cell in zip(memories, rows[pattern.name], strict=True):
+            try:
+                longspan.Attention(8, 2, pattern=pattern, memory=memory)
+                said = "yes"
+            except longspan.IncompatibleConfig as error:
+                said = ", ".join(conflict.rule for conflict in error.conflicts)
+            assert cell == said, (pattern, memory)
+    assert rows["position"] == [kernel.name for kernel in examples(Kernel)]
+    assert rows["shaw"] == ["yes", "yes", "yes", "K1"]
+    assert rows["xl"] == ["yes"] * 4
 
 
 # -- evaluate -------------------------------------------------------------------------------------

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from longspan.compat import examples, slot_conflicts
 from longspan.data.reader import Reader
 from longspan.data.tokenizer import Tokenizer
+from longspan.errors import Conflict
+from longspan.memories.cache import Cache
+from longspan.patterns.causal import Causal
+from longspan.positions.none import NoPosition
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names, recipe_text
 
 KINDS = (Position, Pattern, Memory, Kernel, Tokenizer, Reader)
 
 
-def list_() -> None:
-    """List what a recipe can name: components by kind, with their settings, and recipes."""
+def list_(*, matrix: bool = False) -> None:
+    """List what a recipe can name: components by kind, with their settings, and recipes.
+
+    Parameters
+    ----------
+    matrix
+        Say instead what goes with what, and which rule is against it.
+    """
     console = Console()
+    if matrix:
+        _matrices(console)
+        return
     for kind in KINDS:
         table = Table(title=kind.kind, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("name", "settings", "what it is"):
@@ -34,6 +49,43 @@ def list_() -> None:
     for name in recipe_names():
         table.add_row(name, recipe_text(name).splitlines()[0].lstrip("# "))
     console.print(table)
+
+
+def _matrices(console: Console) -> None:
+    patterns, memories = examples(Pattern), examples(Memory)
+    positions, kernels = examples(Position), examples(Kernel)
+
+    def meet(pattern: Pattern, memory: Memory) -> list[Conflict]:
+        return slot_conflicts(NoPosition(), pattern, memory)
+
+    def run(position: Position, kernel: Kernel) -> list[Conflict]:
+        layer = position if position.enters == "scores" else NoPosition()
+        return slot_conflicts(layer, Causal(), Cache(), kernel)
+
+    console.print(_matrix("pattern", patterns, "memory", memories, meet))
+    console.print(_matrix("position", positions, "kernel", kernels, run))
+    console.print(
+        "Lengths agree: a memory keeps what the pattern reaches. Every position goes with every "
+        "pattern and memory; positions at the input enter a Decoder, not a layer.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _matrix(
+    row: str,
+    rows: Sequence[Any],
+    column: str,
+    columns: Sequence[Any],
+    conflicts: Callable[[Any, Any], list[Conflict]],
+) -> Table:
+    table = Table(title=f"{row} by {column}", title_justify="left")
+    for name in (row, *(c.name for c in columns)):
+        table.add_column(name)
+    for r in rows:
+        against = [[conflict.rule for conflict in conflicts(r, c)] for c in columns]
+        table.add_row(r.name, *(", ".join(rules) or "yes" for rules in against))
+    return table
 
 
 def _settings(member: type[Any]) -> str:
