@@ -70,6 +70,7 @@ MODELS = {
     "shared, hidden states": replace(BASE, kv_heads=1, memory=Recent(24, store="hidden")),
     "sinks": replace(BASE, position=Rotary(), pattern=SinkWindow(9, 3), memory=Sinks(8, 3)),
     "dilated": replace(BASE, position=Alibi(), pattern=Window(5, 2), memory=Recent(8)),
+    "gated": replace(BASE, activation="swiglu"),
     "narrow": vocabulary(width=10),
     "untied": vocabulary(width=10, tied=False, tied_projections=False),
     "adaptive": vocabulary(cutoffs=(10, 25), div=2),

@@ -27,6 +27,7 @@ from longspan import (
     Rotary,
     YaRN,
 )
+from longspan.models.block import FeedForward
 from longspan.models.vocabulary import VocabularyConfig
 from longspan.rotation import Rotation
 from longspan.slots import Pairs, Pattern, Places, Position
@@ -35,7 +36,11 @@ pytest.importorskip("transformers", reason="the peer is in the extra 'dev'")
 
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, T5Config
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaMLP,
+    LlamaRotaryEmbedding,
+)
 from transformers.models.t5.modeling_t5 import T5Attention
 
 DIM, HEADS, HEAD_DIM, LENGTH = 24, 4, 6, 20
@@ -115,6 +120,26 @@ def test_llama(position: Rotation, rope: dict[str, Any], kv_heads: int) -> None:
     expected.sin().sum().backward()
     for mine, other in pairs:
         torch.testing.assert_close(mine.weight.grad, other.weight.grad, **SINGLE)
+
+
+def test_llamas_gated_feed_forward() -> None:
+    config = llama(HEADS)
+    config.intermediate_size = 17
+    theirs = LlamaMLP(config).double()
+    random_weights(theirs)
+    mine = FeedForward(DIM, 17, "swiglu", 0.0).double()
+    mine.inner.weight.data.copy_(torch.cat([theirs.gate_proj.weight, theirs.up_proj.weight]))
+    mine.outer.weight.data.copy_(theirs.down_proj.weight)
+    mine.inner.bias.data.zero_()
+    mine.outer.bias.data.zero_()
+    x = numbers()
+    made, expected = mine(x), theirs(x)
+    torch.testing.assert_close(made, expected, **EXACT)
+    made.sin().sum().backward()
+    expected.sin().sum().backward()
+    both = torch.cat([theirs.gate_proj.weight.grad, theirs.up_proj.weight.grad])
+    torch.testing.assert_close(mine.inner.weight.grad, both, **EXACT)
+    torch.testing.assert_close(mine.outer.weight.grad, theirs.down_proj.weight.grad, **EXACT)
 
 
 def test_llamas_dynamic_scaling_is_ours_at_the_length_that_it_grew_to() -> None:

@@ -5,25 +5,40 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from longspan.mixers.softmax import Attention
 from longspan.slots import Pairs, Places
 from longspan.state import Carried
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
-ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 NormName = Literal["layer", "rms"]
-ActivationName = Literal["relu", "gelu"]
+ActivationName = Literal["relu", "gelu", "swiglu"]
 Placement = Literal["pre", "post"]
 
 
+class SwiGLU(nn.Module):
+    """silu(a) · b of the two halves a and b (2002.05202, equation 6)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, 2 F) to (…, F)."""
+        gate, value = x.chunk(2, -1)
+        return silu(gate) * value
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swiglu": SwiGLU}
+
+
 class FeedForward(nn.Module):
-    """Two linear maps around an activation (1706.03762, equation 2), dropout after each."""
+    """Two linear maps around an activation (1706.03762, equation 2), dropout after each.
+
+    With "swiglu" the first gives a gate and a value, each of width `inner`.
+    """
 
     def __init__(self, dim: int, inner: int, activation: ActivationName, dropout: float) -> None:
         super().__init__()
-        self.inner = nn.Linear(dim, inner)
+        self.inner = nn.Linear(dim, 2 * inner if activation == "swiglu" else inner)
         self.activation = ACTIVATIONS[activation]()
         self.outer = nn.Linear(inner, dim)
         self.dropout = nn.Dropout(dropout)

@@ -50,7 +50,7 @@ class DecoderConfig:
         norm: "layer" (1607.06450) or "rms" (1910.07467).
         placement: of the norms, "pre" or "post".
         final_norm: one more norm before the output.
-        activation: "relu" or "gelu".
+        activation: "relu", "gelu" or "swiglu".
         dropout: of embeddings, attention's output and feed-forward, in training.
         attention_dropout: of attention weights, in training.
         vocabulary: embedding and output.
