@@ -391,6 +391,9 @@ def test_problems_of_all_sections_and_conflicts_come_at_once() -> None:
     assert str(caught.value).startswith("tiny: 7 problems\n  data.pth is unknown, did you mean")
 
 
+LEARNED = {"name": "learned", "length": 512}
+
+
 @pytest.mark.parametrize(
     ("changes", "rules"),
     [
@@ -399,6 +402,7 @@ def test_problems_of_all_sections_and_conflicts_come_at_once() -> None:
         ({"model.pattern": "causal", "model.memory": "cache"}, ["T1"]),
         ({"train.segment": 16}, ["T2"]),
         ({"model.memory.init": "zeros"}, ["T3"]),
+        ({"model.position": LEARNED, "data.documents": False}, ["T4"]),
         ({"model.memory.init": "zeros", "model.memory.tokens": 8, "train.segment": 9}, None),
     ],
 )
@@ -415,6 +419,7 @@ def test_the_repairs_work() -> None:
     read_recipe("tiny", {"model.memory.tokens": 8, "model.pattern.memory": 8})
     read_recipe("tiny", {"model.memory.tokens": 8, "model.exact": False})
     read_recipe("tiny", {"model.memory.init": "zeros", "data.documents": False})
+    read_recipe("tiny", {"model.position": LEARNED})
     segment = read_recipe(
         "tiny", {"model.pattern": "causal", "model.memory": "cache", "train.segment": 9}
     )

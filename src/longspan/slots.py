@@ -288,6 +288,11 @@ class Position(Component, kind="position", folder="longspan.positions"):
     relative: ClassVar[bool] = True
     weighs: ClassVar[bool] = False
 
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the longest document that it has a place for; None if there is no limit."""
+        return None
+
     def build(self, dim: int, heads: int, head_dim: int) -> Order:
         """The parameters and the arithmetic for one layer of width `dim`."""
         return Order()

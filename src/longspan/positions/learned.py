@@ -32,6 +32,10 @@ class Learned(Position, name="learned"):
         if self.length < 1:
             raise ConfigError(f"position.length must be 1 or more, not {self.length}")
 
+    @property
+    def limit(self) -> int:
+        return self.length
+
     def entry(self, dim: int) -> nn.Module:
         return LearnedEntry(self.length, dim)
 

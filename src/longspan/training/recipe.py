@@ -179,6 +179,16 @@ class Recipe:
                     "Use memory.init=empty, or data.documents=false.",
                 )
             )
+        limit = self.model.position.limit
+        if limit is not None and not self.data.documents:
+            found.append(
+                Conflict(
+                    "T4",
+                    f"position='{self.model.position.name}' has {limit} places, and with "
+                    "data.documents=false positions count on for ever.",
+                    "Use data.documents=true, or a position without a limit.",
+                )
+            )
         return found
 
 
