@@ -330,6 +330,19 @@ def test_report_refuses_before_it_measures(
     assert not (folder / "report.html").exists()
 
 
+def test_report_of_a_pattern_without_segments_slides_what_training_read(
+    cli: Cli, tmp_path: Path, corpus: Path
+) -> None:
+    window = {"model.pattern": {"name": "window", "width": 33}, "train.segment": 16}
+    folder = train_tiny(tmp_path / "run", corpus, **{"train.steps": 2}, **window)
+    assert cli("report", folder, "--limit", 400, "--stride", 8, "--sample", 5).status == 0
+    facts = json.loads((folder / "report.json").read_text("utf-8"))
+    (row,) = (row for row in facts["rows"] if row["kind"] == "sliding")
+    assert row["name"] == "sliding window of 16, stride 8"
+    assert "--sliding --stride 8 --segment 16 --limit 400" in row["command"]
+    assert cli(*row["command"].split()[1:]).status == 0
+
+
 def test_report_of_a_run_that_was_killed_says_how_to_go_on(
     cli: Cli, trained: Path, tmp_path: Path
 ) -> None:

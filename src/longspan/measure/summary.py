@@ -87,7 +87,7 @@ def summarise(
     trained = run.model.config.memory.length
     if not trained:
         raise ConfigError("the run has no memory of a certain length to vary")
-    check_stride(plan.stride, run.model.config.pattern.segment)
+    check_stride(plan.stride, _segment(run))
     rows, curve = [], []
     scores: dict[int, Score] = {}
     for factor in plan.factors:
@@ -127,7 +127,7 @@ def summarise(
             "train_seconds": speed["seconds"],
             "total_seconds": speed["seconds"] + seconds,
             "peak_memory_bytes": max(speed["peak_memory"], peak_memory()),
-            "segment": run.model.config.pattern.segment,
+            "segment": _segment(run),
             "memory": trained,
             "dtype": run.config["train"]["dtype"],
             "threads": recorded["threads"],
@@ -178,11 +178,13 @@ def _memory_row(
 
 
 def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict[str, Any]:
-    window = run.model.config.pattern.segment
+    window = _segment(run)
     limit = plan.limit
     score = sliding(
         run.model, test, run.tokenizer, stride=plan.stride, window=window, limit=limit, batch=32
     )
+    # evaluate knows the pattern's segment only
+    own = "" if window == run.model.config.pattern.segment else f" --segment {window}"
     context = f"{window - plan.stride + 1} to {window} tokens of context, computed again each time"
     return {
         "name": f"sliding window of {window}, stride {plan.stride}",
@@ -192,8 +194,13 @@ def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict
         "against_none": None,
         "tokens_per_second": score.tokens_per_second,
         "note": context,
-        "command": _command(run, f"--sliding --stride {plan.stride}", limit),
+        "command": _command(run, f"--sliding --stride {plan.stride}{own}", limit),
     }
+
+
+def _segment(run: Run) -> int:
+    """Tokens that training read at once: the pattern's own segment, or the recipe's."""
+    return run.config["train"]["segment"] or run.model.config.pattern.segment
 
 
 def _command(run: Run, what: str, limit: int) -> str:
