@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,9 +30,19 @@ def cost(
     vocabulary
         Tokens in the vocabulary, where only the data would tell (tokenizer words). A run knows.
     """
-    model = read_model(recipe, parse(settings))
+    changes, folder = parse(settings), Path(recipe)
+    if (folder / FILE).is_file():
+        model, size = read_model(recipe, changes), Codec.load(folder).size
+    else:
+        chosen = read_recipe(recipe, changes)
+        model, size = chosen.model, chosen.data.tokenizer.expected_size
+        if not (vocabulary or size):
+            raise ConfigError(
+                f"the data decide how many tokens the tokenizer '{chosen.data.tokenizer.name}' "
+                "has; say how many with --vocabulary"
+            )
     kind = DTYPES["float32" if dtype == "auto" else dtype]
-    result = count(model, vocabulary or _size(recipe, parse(settings)), dtype=kind)
+    result = count(model, vocabulary or size or 0, dtype=kind)
     table = Table(title=f"{recipe}: one stream, in evaluation, {str(kind).split('.')[1]}")
     for name in ("part", "parameters", "FLOPs/token", "bytes/token"):
         table.add_column(name, justify="left" if name == "part" else "right")
@@ -54,16 +63,3 @@ def cost(
         highlight=False,
         style="dim",
     )
-
-
-def _size(recipe: str, changes: dict[str, Any]) -> int:
-    """Tokens in the vocabulary, as a run's tokenizer has them or a recipe's must have them."""
-    if (Path(recipe) / FILE).is_file():
-        return Codec.load(Path(recipe)).size
-    tokenizer = read_recipe(recipe, changes).data.tokenizer
-    if not tokenizer.expected_size:
-        raise ConfigError(
-            f"the data decide how many tokens the tokenizer '{tokenizer.name}' has; say how many "
-            "with --vocabulary"
-        )
-    return tokenizer.expected_size

@@ -5,6 +5,7 @@ bfloat16 model.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,6 @@ class Optimizer:
     def __init__(self, model: nn.Module, config: TrainConfig, dtype: torch.dtype) -> None:
         self.config = config
         named = dict(model.named_parameters())
-        self.names = list(named)
         self.mixed = dtype == torch.bfloat16
         if self.mixed:
             masters = {n: nn.Parameter(p.detach().float().clone()) for n, p in named.items()}
@@ -104,12 +104,10 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """What the optimizer remembers of each weight, `NAME.exp_avg` and so on."""
-        names = {id(weight): name for name, weight in self.weights.items()}
         return {
-            f"{names[id(weight)]}.{key}": value
-            for part in self.parts
-            for weight, held in part.state.items()
-            for key, value in held.items()
+            f"{name}.{key}": value
+            for part, name, weight in self._each()
+            for key, value in part.state.get(weight, {}).items()
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -118,10 +116,15 @@ class Optimizer:
         Raises:
             CheckpointError: a tensor is missing or of another shape.
         """
+        for part, name, weight in self._each():
+            part.state[weight] = _held(part, name, weight, tensors)
+
+    def _each(self) -> Iterator[tuple[torch.optim.Optimizer, str, Tensor]]:
+        """Every weight by name, with the part that moves it."""
         names = {id(weight): name for name, weight in self.weights.items()}
         for part in self.parts:
-            for weight in (weight for group in part.param_groups for weight in group["params"]):
-                part.state[weight] = _held(part, names[id(weight)], weight, tensors)
+            for group in part.param_groups:
+                yield from ((part, names[id(weight)], weight) for weight in group["params"])
 
 
 def _held(
