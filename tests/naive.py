@@ -97,13 +97,13 @@ class Naive:
             readable: hidden states from position 0 on, as queries may read them.
         """
         name = f"layers.{layer}"
-        first = f"{name}.attention.norm" if self.pre_norm else f"{name}.attention_norm"
+        first = f"{name}.mixer.norm" if self.pre_norm else f"{name}.mixer_norm"
         second = f"{name}.feed_forward_norm"
         answers = []
         if self.pre_norm:
             readable = [norm(weights, first, h) for h in readable]
         for position, h in zip(queries, own, strict=True):
-            attended = self.attend(weights, f"{name}.attention", readable, position)
+            attended = self.attend(weights, f"{name}.mixer", readable, position)
             if self.pre_norm:
                 h = h + attended
                 h = h + feed_forward(weights, f"{name}.feed_forward", norm(weights, second, h))

@@ -33,7 +33,7 @@ LAYERS = [
     ["registry"],
     ["state"],
     ["slots"],
-    ["buffer", "lookup", "rotation"],
+    ["buffer", "lookup", "rotation", "mixing"],
     # the four words: one idea, one file
     ["positions*", "patterns*", "memories*", "kernels*"],
     ["compat"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,6 +30,9 @@ from longspan import (
 from longspan.compat import refuse, slot_conflicts
 from longspan.errors import ConfigError, Conflict
 from longspan.kernels.sdpa import SDPA
+from longspan.mixers.softmax import Softmax
+from longspan.mixing import Mixer
+from longspan.models.stack import Different, StackConfig
 
 
 def rules(*slots, **options) -> list[str]:
@@ -111,6 +116,53 @@ def test_d1_a_decoder_must_not_see_the_answer() -> None:
     assert [conflict.rule for conflict in config.conflicts()] == ["D1"]
 
 
+@dataclass(frozen=True)
+class Own(Mixer):
+    """A mixer with a state of its own that runs forward only."""
+
+    bidirectional: ClassVar[bool] = False
+
+
+def stack(*layers: Different, **changes: Any) -> list[str]:
+    sizes = {"width": 8, "layers": max(1, len(layers)), "heads": 2, "feed_forward": 8}
+    Own.name = "own"
+    return [c.rule for c in StackConfig(**sizes, stack=layers, **changes).conflicts()]
+
+
+def test_s1_a_layer_with_a_state_of_its_own_takes_no_slots() -> None:
+    assert stack(Different(mixer=Own(), memory=Cache()), Different(memory=Cache())) == ["S1"]
+    assert stack(Different(mixer=Own()), Different(memory=Cache())) == []
+
+
+def test_s2_a_mixer_runs_in_the_direction_that_it_has() -> None:
+    assert stack(mixer=Own(), pattern=Full()) == ["S2"]
+    assert stack(mixer=Own(), pattern=Causal()) == []
+    assert stack(mixer=Softmax(), pattern=Full()) == []
+
+
+def test_s3_a_slot_that_no_layer_takes_is_not_left_out_silently() -> None:
+    assert stack(mixer=Own(), memory=Recent(3), position=XL()) == ["S3", "S3"]
+    assert stack(mixer=Own(), pattern=Window(3)) == ["S3"]
+    assert stack(mixer=Own(), position=Sinusoidal()) == []
+
+
+def test_s4_a_stack_has_one_length_of_segments() -> None:
+    layers = [Different(pattern=Segments(length, 0)) for length in (4, 8)]
+    assert stack(*layers) == ["S4"]
+    assert stack(layers[0], Different(pattern=Window(3), memory=Recent(2))) == []
+
+
+def test_m3_a_memory_that_folds_needs_segments() -> None:
+    @dataclass(frozen=True)
+    class Folds(Recent):
+        folds: ClassVar[bool] = True
+
+    memory = Folds(3)
+    found = slot_conflicts(NoPosition(), Window(4), memory)
+    assert [conflict.rule for conflict in found] == ["M3"]
+    assert not slot_conflicts(NoPosition(), Segments(4, 3), memory)
+
+
 def test_all_conflicts_are_said_at_once_before_any_tensor_is_made() -> None:
     config = DecoderConfig(
         width=2**20,
@@ -138,4 +190,4 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Rules of recipes (T…) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    assert rules == {"P1", "K1", "M1", "M2", "D1"}
+    assert rules == {"P1", "K1", "M1", "M2", "M3", "D1", "S1", "S2", "S3", "S4"}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longspan.errors import StateError
-from longspan.slots import Memory, Past, Places, Project
+from longspan.slots import Keeper, Memory, Past, Places, Project, Sizes
 from longspan.state import EMPTY, Carried, push, push_positions
 
 
@@ -82,13 +82,21 @@ class Hidden(Carried, kind="hidden"):
 
 @dataclass(frozen=True)
 class Buffer(Memory):
-    """Keeps `length` tokens before the current segment, as keys and values."""
+    """Keeps `length` tokens before the current segment, as keys and values.
+
+    It has no parameters: what its keeper does is said here, as functions of the state.
+    """
+
+    def build(self, sizes: Sizes) -> Keeper:
+        return BufferKeeper(self, sizes)
 
     def start(self, batch: int, dim: int, heads: int, head_dim: int, like: Tensor) -> Carried:
+        """The state before any token; `like` gives dtype and device."""
         empty = like.new_zeros(batch, heads, 0, head_dim)
         return Keys(empty, empty, torch.zeros(batch, 0, dtype=torch.long, device=like.device))
 
     def recall(self, state: Any, project: Project, need: int | None) -> Past:
+        """As `Keeper.recall`."""
         width = state.pos.shape[1]
         take = width if need is None else min(width, need)
         pos = state.pos.narrow(1, width - take, take)
@@ -106,6 +114,7 @@ class Buffer(Memory):
     def write(
         self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
     ) -> Carried:
+        """As `Keeper.write`."""
         keep = None if self.length is None else self.length + slack
         # a state of hidden states (from training) has just been projected by `recall`
         held = state if isinstance(state, Keys) else past
@@ -118,3 +127,23 @@ class Buffer(Memory):
         )
         # only where a document may have ended, and never where the memory has a length of its own
         return keys.trimmed() if keep is None and places.doc is not None else keys
+
+
+class BufferKeeper(Keeper):
+    """Does in a layer what its memory says."""
+
+    def __init__(self, memory: Buffer, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.memory = memory
+
+    def start(self, batch: int, like: Tensor) -> Carried:
+        sizes = self.sizes
+        return self.memory.start(batch, sizes.dim, sizes.kv_heads, sizes.head_dim, like)
+
+    def recall(self, state: Any, project: Project, need: int | None) -> Past:
+        return self.memory.recall(state, project, need)
+
+    def write(
+        self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
+    ) -> Carried:
+        return self.memory.write(state, past, x, k, v, places, slack)

@@ -54,6 +54,15 @@ def slot_conflicts(
                 "Use memory 'none', or a causal pattern.",
             )
         )
+    if memory.folds and pattern.segment == 1:
+        found.append(
+            Conflict(
+                "M3",
+                f"memory='{memory.name}' writes where a segment ends, and pattern="
+                f"'{pattern.name}' has no segments.",
+                "Use pattern 'segments'.",
+            )
+        )
     if pattern.causal and exact and not memory.covers(pattern):
         reach = "without limit" if pattern.reach is None else f"back {pattern.reach}"
         if pattern.sinks:

@@ -359,14 +359,98 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What a memory is built for.
+
+    Attributes:
+        dim: C.
+        heads, kv_heads, head_dim: H, G (heads of keys and values) and D.
+        segment: tokens between two boundaries of the pattern; 1 if it has none.
+    """
+
+    dim: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    segment: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a call asks of a memory that has an answer of its own.
+
+    Attributes:
+        x: (B, T, C), as the layer reads it.
+        q: (B, H, T, D), un-rotated.
+        places: where the tokens stand.
+        first: (B, T) int64, the first position that the softmax may show to each token.
+    """
+
+    x: Tensor
+    q: Tensor
+    places: Places
+    first: Tensor
+
+
+class Keeper(nn.Module):
+    """A memory built for one layer: its parameters, what it recalls, answers and writes."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    @abstractmethod
+    def start(self, batch: int, like: Tensor) -> Carried:
+        """The state before any token; `like` gives dtype and device."""
+
+    def slots(self, state: Any) -> Tensor:
+        """(B, P) int64, positions of the slots that `recall` would give if all were needed."""
+        return state.pos
+
+    @abstractmethod
+    def recall(self, state: Any, project: Project, need: int | None) -> Past:
+        """Keys, values and positions for the softmax.
+
+        Args:
+            state: what this memory carries.
+            project: hidden states to keys and values, with today's weights.
+            need: only the newest `need` slots can be seen; None if unknown.
+        """
+
+    def answer(self, out: Tensor, question: Question, state: Any) -> Tensor:
+        """The softmax's answer (B, H, T, D), merged with the memory's own if it has one."""
+        return out
+
+    @abstractmethod
+    def write(
+        self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
+    ) -> Carried:
+        """The state after the call's tokens.
+
+        Args:
+            state: what this memory carried before.
+            past: what `recall` gave.
+            x: (B, T, C) hidden states that the layer was given, before its norm.
+            k, v: (B, G, T, D) their keys (un-rotated) and values.
+            places: where they stand.
+            slack: tokens of the unfinished segment to keep beyond the memory's length.
+        """
+
+
+@dataclass(frozen=True)
 class Memory(Component, kind="memory", folder="longspan.memories"):
     """What survives the segment?
 
     Traits:
         consecutive: the slots it recalls hold consecutive positions, the newest last.
+        folds: it writes at the end of a segment. The model then gives it, in evaluation, pieces
+            of one segment and one document in every row; in training a call is a segment.
+        alike: every layer with this memory recalls the same positions.
     """
 
     consecutive: ClassVar[bool] = True
+    folds: ClassVar[bool] = False
+    alike: ClassVar[bool] = True
 
     @property
     def length(self) -> int | None:
@@ -396,33 +480,8 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
         return reach is not None and reach <= self.length and pattern.sinks <= self.sinks
 
     @abstractmethod
-    def start(self, batch: int, dim: int, heads: int, head_dim: int, like: Tensor) -> Carried:
-        """The state before any token; `like` gives dtype and device."""
-
-    @abstractmethod
-    def recall(self, state: Any, project: Project, need: int | None) -> Past:
-        """Keys, values and positions for the softmax.
-
-        Args:
-            state: what this memory carries.
-            project: hidden states to keys and values, with today's weights.
-            need: only the newest `need` slots can be seen; None if unknown.
-        """
-
-    @abstractmethod
-    def write(
-        self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
-    ) -> Carried:
-        """The state after the call's tokens.
-
-        Args:
-            state: what this memory carried before.
-            past: what `recall` gave.
-            x: (B, T, C) hidden states that the layer read.
-            k, v: (B, H, T, D) their keys (un-rotated) and values.
-            places: where they stand.
-            slack: tokens of the unfinished segment to keep beyond the memory's length.
-        """
+    def build(self, sizes: Sizes) -> Keeper:
+        """The parameters and the arithmetic for one layer."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class Carried:
         cls.kind = kind
         Carried.kinds[kind] = cls
 
+    @property
+    def loss(self) -> Tensor | None:
+        """(B,) what the last call asks training to make smaller beside its own loss; or None."""
+        return None
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by field name."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -96,6 +101,12 @@ class State:
         """Bytes that all tensors of the state take."""
         every = [self.next, *(t for layer in self.layers for t in layer.tensors().values())]
         return sum(t.numel() * t.element_size() for t in every)
+
+    @property
+    def loss(self) -> Tensor | None:
+        """(B,) the sum of what the layers ask of training beside the task's loss; or None."""
+        asked = [loss for layer in self.layers if (loss := layer.loss) is not None]
+        return torch.stack(asked).sum(0) if asked else None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> State:
         """The same state with `change` applied to every tensor."""
@@ -169,6 +180,7 @@ class State:
         """
         header = _header(path)
         import_folder("longspan.memories")
+        import_folder("longspan.mixers")
         with safe_open(str(path), "pt") as file:
             # clones: what is read lies wherever it lay in the file, and products of numbers that
             # are aligned otherwise may be rounded otherwise

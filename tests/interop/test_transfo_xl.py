@@ -84,7 +84,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[S
 @torch.no_grad()
 def answer(model: Decoder, tokens: Tensor, state: State | None) -> tuple[Segment, State]:
     state = state or model.start(len(tokens))
-    first = next(model.blocks()).attention
+    first = next(model.blocks()).mixer
     places, _ = Places.of(state.next, tokens.shape[1])
     pairs = first.pairs(state.layers[0], places)
     attention = first.weights(model.embedding(tokens), state.layers[0], places, pairs)
@@ -193,7 +193,7 @@ def test_text_may_be_cut_anywhere(oracle: Path, tmp_path: Path) -> None:
 def test_frequencies_are_taken_as_stored(tmp_path: Path) -> None:
     """They are float32 numbers: rounded ones, and another position than our own."""
     longspan.import_run(SMALL, tmp_path / "run", segment=6)
-    order = next(longspan.load(tmp_path / "run").model.blocks()).attention.order
+    order = next(longspan.load(tmp_path / "run").model.blocks()).mixer.order
     stored = load_file(SMALL / "model.safetensors")["transformer.pos_emb.inv_freq"]
     assert torch.equal(order.frequency, stored.double())
     exact = 10000.0 ** -(torch.arange(0, 16, 2).double() / 16)

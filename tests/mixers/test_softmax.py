@@ -107,7 +107,7 @@ def test_weights_are_those_that_mix_the_values(slots: dict) -> None:
     weights = layer.weights(x, carried, places, pairs)
     assert weights.shape == (2, 2, *pairs.shape)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 3).double())
-    past = layer.memory.recall(carried, layer._project, pairs.shape[1] - 3)
+    past = layer.keeper.recall(carried, layer._project, pairs.shape[1] - 3)
     values = torch.cat([past.v, layer._project(x)[1]], 2)
     mixed = layer.o((weights @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(mixed, layer(x, state)[0], **EXACT)
@@ -237,5 +237,5 @@ def test_a_state_of_another_layer_is_refused() -> None:
         layer(x[:1], state)
     with pytest.raises(StateError, match="2 layers, the model 1"):
         layer(x, State(state.next, state.layers * 2))
-    with pytest.raises(StateError, match="2 heads of 3: it is another model's"):
+    with pytest.raises(StateError, match="does not fit this layer of width 6: it is another"):
         Attention(DIM, 2, **SLOTS["xl"]).double()(x, state)

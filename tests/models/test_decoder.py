@@ -140,7 +140,7 @@ def test_a_position_of_the_input_is_added_once() -> None:
     model(inputs)
     added = Sinusoidal().entry(12)(torch.arange(5)[None], torch.float64)
     torch.testing.assert_close(seen[0], model.embedding(inputs) + added, **EXACT)
-    assert all(block.attention.position == NoPosition() for block in model.blocks())
+    assert all(block.mixer.position == NoPosition() for block in model.blocks())
 
 
 def test_a_norm_before_the_output_is_a_choice() -> None:
@@ -201,7 +201,7 @@ def test_reshaping_leaves_the_first_model_as_it_was(needs: bool) -> None:
     assert modes == [m.training for m in other.modules()]
     assert not all(modes)
     assert (model.config.pattern, model.config.memory) == (Segments(8, 6), Recent(6))
-    assert model.layers[0].attention.pattern == Segments(8, 6)
+    assert model.layers[0].mixer.pattern == Segments(8, 6)
 
 
 @torch.no_grad()
@@ -287,6 +287,6 @@ def test_bfloat16_trains_over_float32_weights() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_where_heads_begin_to_look_is_kept_by_sharing(shared: bool) -> None:
     made = Decoder(replace(BASE, position=XL(near=1.0, shared=shared)), VOCABULARY)
-    first, second = (block.attention.order.v for block in made.blocks())
+    first, second = (block.mixer.order.v for block in made.blocks())
     assert first.any(1).all()
     assert torch.equal(first, second) == shared

@@ -108,7 +108,7 @@ def test_stopping_the_gradient_at_the_memory_matters() -> None:
     gradients = []
     for answer in (naive(POST).trained, naive(POST).logits):
         (gradient,) = torch.autograd.grad(
-            answer(weights, row).square().sum(), weights["layers.0.attention.v.weight"]
+            answer(weights, row).square().sum(), weights["layers.0.mixer.v.weight"]
         )
         gradients.append(gradient)
     assert (gradients[0] - gradients[1]).abs().max() > 1e-3

@@ -247,7 +247,7 @@ def test_gpt2() -> None:
         # their linear maps are stored transposed, queries, keys and values in one
         other.attn.c_attn.bias.data.zero_()
         other.attn.c_proj.bias.data.zero_()
-        attention, forward = block.attention, block.feed_forward
+        attention, forward = block.mixer, block.feed_forward
         for part, weight in zip("qkv", other.attn.c_attn.weight.chunk(3, 1), strict=True):
             getattr(attention, part).weight.data.copy_(weight.T)
         attention.o.weight.data.copy_(other.attn.c_proj.weight.T)
@@ -274,6 +274,6 @@ def test_gpt2() -> None:
     for parameter, weight in same:
         torch.testing.assert_close(parameter.grad, weight.grad, **EXACT)
     first = body.h[0].attn.c_attn.weight.grad.chunk(3, 1)
-    attention = next(mine.blocks()).attention
+    attention = next(mine.blocks()).mixer
     for part, gradient in zip("qkv", first, strict=True):
         torch.testing.assert_close(getattr(attention, part).weight.grad, gradient.T, **EXACT)

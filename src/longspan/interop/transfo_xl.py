@@ -119,7 +119,7 @@ def load_weights(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _load_block(source: _Source, name: str, block: Any) -> None:
-    attention, order = block.attention, block.attention.order
+    attention, order = block.mixer, block.mixer.order
     inner = attention.q.weight.shape[0]
     for i, part in enumerate((attention.q, attention.k, attention.v)):
         rows = slice(i * inner, (i + 1) * inner)
@@ -130,7 +130,7 @@ def _load_block(source: _Source, name: str, block: Any) -> None:
     source.copy("transformer.r_w_bias" if shared else f"{name}.dec_attn.r_w_bias", order.u)
     source.copy("transformer.r_r_bias" if shared else f"{name}.dec_attn.r_r_bias", order.v)
     source.copy("transformer.pos_emb.inv_freq", order.frequency)
-    norm = attention.norm if block.placement == "pre" else block.attention_norm
+    norm = attention.norm if block.placement == "pre" else block.mixer_norm
     for theirs, ours in (("dec_attn", norm), ("pos_ff", block.feed_forward_norm)):
         source.copy(f"{name}.{theirs}.layer_norm.weight", ours.weight)
         source.copy(f"{name}.{theirs}.layer_norm.bias", ours.bias)

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from longspan.buffer import Hidden
-from longspan.models.decoder import PIECE, Decoder, DecoderConfig
-from longspan.slots import Places
+from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.state import State
 
 
@@ -70,34 +68,23 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     """
     with torch.device("meta"):
         model = Decoder(config, size)
-    segment = config.pattern.segment
-    reach = PIECE if config.pattern.reach is None else config.pattern.reach
-    keys = config.pattern.sinks + reach + segment
-    state, growth, hidden = _state(model, keys, dtype)
+    state, growth = _state(model, dtype)
     numbers, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         numbers[_part(name)] += parameter.numel()
-        if parameter.dim() > 1 and ".order." not in name:
+        if parameter.dim() > 1 and ".order." not in name and ".keeper." not in name:
             matrices[_part(name)] += parameter.numel()
-
-    attention = next(model.blocks()).attention
-    inner = attention.heads * attention.head_dim
-    shared = attention.kv_heads / attention.heads
-    # of one layer and token, multiplications: two products for the scores and their values
-    projections, scores = matrices["projections"] / config.layers, 2.0 * inner * keys
-    if hidden:
-        # today's keys and values of yesterday's hidden states
-        projections += 2 * inner * config.width * reach / segment * shared
-    more = attention.order.products(segment, keys)
-    projections, scores = projections + more[0], scores + more[1]
+    # of a token, multiplications beside those of its matrices
+    more = [block.mixer.products() for block in model.blocks()]
+    keys = max(1, sum(block.mixer.keys for block in model.blocks()) // config.layers)
 
     embedding, head = model.embedding, model.head
     projection = embedding.projections[0].numel() if len(embedding.projections) else 0
     tails = 0 if head.tail_rows is None else head.tail_rows.numel()
     products = {
         "embedding": projection,
-        "projections": config.layers * projections,
-        "scores": config.layers * scores,
+        "projections": matrices["projections"] + sum(projections for projections, _ in more),
+        "scores": sum(scores for _, scores in more),
         "feed-forward": matrices["feed-forward"],
         "head": sum(p.numel() for p in (*head.tables, *head.projections)) + tails,
     }
@@ -127,25 +114,17 @@ def _part(name: str) -> str:
     return "scores" if name.endswith((".u", ".v")) else "projections"
 
 
-def _state(model: Decoder, keys: int, dtype: torch.dtype) -> tuple[int | None, int, bool]:
-    """Bytes of a full state, or None; bytes a token while it grows; whether of hidden states."""
+def _state(model: Decoder, dtype: torch.dtype) -> tuple[int | None, int]:
+    """Bytes of a full state, or None; bytes a token while it grows."""
     model = model.to(dtype).eval()
-    sizes, hidden = [], False
-    full = keys + (model.config.memory.length or 0)
-    for length in (full, 2 * full):
-        layers = []
-        for block in model.blocks():
-            attention = block.attention
-            carried = attention.begin(1, attention.q.weight)
-            places, _ = Places.of(torch.zeros(1, dtype=torch.long, device="meta"), length)
-            shape = (1, attention.kv_heads, length, attention.head_dim)
-            k = torch.empty(shape, dtype=dtype, device="meta")
-            x = torch.empty(1, length, attention.dim, dtype=dtype, device="meta")
-            past = attention.memory.recall(carried, attention._project, None)
-            slack = attention.pattern.segment - 1
-            layers.append(attention.memory.write(carried, past, x, k, k, places, slack))
-        hidden = isinstance(layers[0], Hidden)
-        sizes.append(State(torch.zeros(1, dtype=torch.long), tuple(layers)).nbytes)
+    like = torch.empty((), dtype=dtype, device="meta")
+    clock = torch.zeros(1, dtype=torch.long)
+    # shapes cost nothing: longer than any memory
+    full = 2**24
+    sizes = [
+        State(clock, tuple(block.mixer.after(n, like) for block in model.blocks())).nbytes
+        for n in (full, 2 * full)
+    ]
     if sizes[0] == sizes[1]:
-        return sizes[0], 0, hidden
-    return None, (sizes[1] - sizes[0]) // full, hidden
+        return sizes[0], 0
+    return None, (sizes[1] - sizes[0]) // full

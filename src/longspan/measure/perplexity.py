@@ -99,7 +99,7 @@ def evaluate(
     """
     spans = _spans(corpus, limit)
     _check_batch(batch)
-    segment = model.config.pattern.segment
+    segment = model.config.segment
     segment = segment if segment > 1 else min(PIECE, 512)
     device = model.head.bias.device
     nats = np.zeros(len(spans))
@@ -178,7 +178,7 @@ def sliding(
         window: tokens that a window holds; None for the model's segment.
         limit: scores the first so many tokens only; 0 for all.
     """
-    window = model.config.pattern.segment if window is None else window
+    window = model.config.segment if window is None else window
     _check_batch(batch)
     if window < 2:
         raise ConfigError(f"a window of {window} has no context; give it a length with --segment")

@@ -57,7 +57,7 @@ class Stream:
     """
 
     def __init__(self, run: Run) -> None:
-        segment = run.model.config.pattern.segment
+        segment = run.model.config.segment
         # blocks that end where segments end need no slots for an unfinished one
         self.block = segment if 64 <= segment <= 512 else 256
         self.run = run

@@ -184,7 +184,7 @@ def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict
         run.model, test, run.tokenizer, stride=plan.stride, window=window, limit=limit, batch=32
     )
     # evaluate knows the pattern's segment only
-    own = "" if window == run.model.config.pattern.segment else f" --segment {window}"
+    own = "" if window == run.model.config.segment else f" --segment {window}"
     context = f"{window - plan.stride + 1} to {window} tokens of context, computed again each time"
     return {
         "name": f"sliding window of {window}, stride {plan.stride}",
@@ -200,7 +200,7 @@ def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict
 
 def _segment(run: Run) -> int:
     """Tokens that training read at once: the pattern's own segment, or the recipe's."""
-    return run.config["train"]["segment"] or run.model.config.pattern.segment
+    return run.config["train"]["segment"] or run.model.config.segment
 
 
 def _command(run: Run, what: str, limit: int) -> str:

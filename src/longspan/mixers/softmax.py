@@ -1,27 +1,41 @@
 """Softmax attention, explained by four words: position, pattern, memory, kernel.
 
-The order in which they act is physics, not taste, so it is written once: `Attention.attend`.
+The order in which they act is physics, not taste, so it is written once: `Attention.mix`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from longspan.buffer import Hidden
 from longspan.compat import refuse, slot_conflicts
 from longspan.errors import ConfigError, InputError, StateError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
 from longspan.memories.none import NoMemory
+from longspan.mixing import UNLIMITED, Layer, Mixer, Mixing
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
-from longspan.slots import Kernel, Memory, Pairs, Past, Pattern, Places, Position
+from longspan.slots import (
+    Kernel,
+    Memory,
+    Pairs,
+    Past,
+    Pattern,
+    Places,
+    Position,
+    Question,
+    Sizes,
+)
 from longspan.state import Carried, State
 
 
-class Attention(nn.Module):
+class Attention(Mixing):
     """Multi-head self-attention with memory (1706.03762, section 3.2; 1901.02860, section 3).
 
         layer = Attention(dim=512, heads=8, position=XL(), pattern=Segments(512, 512),
@@ -61,7 +75,7 @@ class Attention(nn.Module):
         norm: nn.Module | None = None,
         exact: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, norm)
         sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "kv_heads": kv_heads}
         for name, size in sizes.items():
             if size is not None and size < 1:
@@ -72,7 +86,7 @@ class Attention(nn.Module):
                     f"dim={dim} does not divide into heads={heads}; give head_dim as well"
                 )
             head_dim = dim // heads
-        self.dim, self.heads, self.head_dim = dim, heads, head_dim
+        self.heads, self.head_dim = heads, head_dim
         self.kv_heads = heads if kv_heads is None else kv_heads
         if heads % self.kv_heads:
             raise ConfigError(f"heads={heads} does not divide into groups of kv_heads={kv_heads}")
@@ -83,7 +97,6 @@ class Attention(nn.Module):
         self.dropout = dropout
         slots = (self.position, self.pattern, self.memory, self.kernel)
         refuse(slot_conflicts(*slots, exact=exact))
-        self.norm = norm
         inner = heads * head_dim
         self.q = nn.Linear(dim, inner, bias=False)
         self.k = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
@@ -91,6 +104,8 @@ class Attention(nn.Module):
         self.o = nn.Linear(inner, dim, bias=False)
         self.order = self.position.build(dim, heads, head_dim)
         self.order.begin(0)
+        segment = self.pattern.segment
+        self.keeper = self.memory.build(Sizes(dim, heads, self.kv_heads, head_dim, segment))
 
     def forward(
         self,
@@ -118,11 +133,16 @@ class Attention(nn.Module):
                 "memory.init='zeros' puts zero-filled slots back where a document begins, which a "
                 "layer alone does not do within a call; cut the call there and use state.reset(…)"
             )
+        if self.memory.folds and not self.training:
+            raise InputError(
+                f"memory '{self.memory.name}' writes where a segment ends, and a layer alone does "
+                "not cut its input there; use a Decoder, or cut it yourself and call mix(…)"
+            )
         if state is None:
             state = self.start(x.shape[0], x)
         check_state(state, [self], x.shape[0])
         places, clock = Places.of(state.next, x.shape[1], valid, starts, self.training)
-        y, carried = self.attend(x, state.layers[0], places, self.pairs(state.layers[0], places))
+        y, carried = self.mix(x, state.layers[0], places, self.pairs(state.layers[0], places))
         return y, State(clock, (carried,))
 
     def start(self, batch: int, like: Tensor | None = None) -> State:
@@ -132,54 +152,76 @@ class Attention(nn.Module):
         return State(clock, (self.begin(batch, like),))
 
     def begin(self, batch: int, like: Tensor) -> Carried:
-        """What the memory carries before any token."""
-        return self.memory.start(batch, self.dim, self.kv_heads, self.head_dim, like)
+        return self.keeper.start(batch, like)
+
+    def fits(self, carried: Carried) -> bool:
+        return carried.fits(self.dim, self.kv_heads, self.head_dim)
+
+    @property
+    def sharing(self) -> Hashable:
+        return (self.pattern, self.memory) if self.memory.alike else None
+
+    @property
+    def keys(self) -> int:
+        reach = UNLIMITED if self.pattern.reach is None else self.pattern.reach
+        return self.pattern.sinks + reach + self.pattern.segment
+
+    def products(self) -> tuple[float, float]:
+        inner, segment = self.heads * self.head_dim, self.pattern.segment
+        # two products for the scores and their values
+        projections, scores = self.order.products(segment, self.keys)
+        scores += 2.0 * inner * self.keys
+        if isinstance(self.after(1, torch.empty((), device="meta")), Hidden):
+            # today's keys and values of yesterday's hidden states
+            past = self.keys - segment - self.pattern.sinks
+            projections += 2 * self.kv_heads * self.head_dim * self.dim * past / segment
+        return projections, scores
+
+    def after(self, length: int, like: Tensor) -> Carried:
+        carried = self.begin(1, like)
+        places, _ = Places.of(torch.zeros(1, dtype=torch.long, device=like.device), length)
+        x = like.new_empty(1, length, self.dim)
+        k = like.new_empty(1, self.kv_heads, length, self.head_dim)
+        past = self.keeper.recall(carried, self._project, None)
+        return self.keeper.write(carried, past, x, k, k, places, self._slack(places))
+
+    def begun(self, layer: int) -> None:
+        self.order.begin(layer)
 
     def pairs(self, carried: Carried, places: Places) -> Pairs:
-        """Which query meets which key. Equal layers of a stack share it."""
-        past = carried.tensors()["pos"]
+        past = self.keeper.slots(carried)
         need = self._need(places)
         if need is not None and need < past.shape[1]:
             past = past.narrow(1, past.shape[1] - need, need)
         return Pairs.of(places, past, self.pattern, self.memory.consecutive)
 
-    def attend(
-        self, x: Tensor, carried: Carried, places: Places, pairs: Pairs
+    def mix(
+        self, x: Tensor, carried: Carried, places: Places, pairs: Pairs | None
     ) -> tuple[Tensor, Carried]:
-        """One layer's attention, in the one order there is.
-
-        Args:
-            x: (B, T, C).
-            carried: what this layer's memory carries.
-            places: where the tokens stand.
-            pairs: what `pairs` gave for them.
-
-        Returns:
-            (B, T, C), and what the memory carries now.
-        """
-        read = self._read(x)
+        """One layer's attention, in the one order there is."""
+        assert pairs is not None, "attention needs the pairs that `pairs` gives"
+        read = self.read(x)
         q, k, v = self._split(self.q(read)), *self._project(read)
         past = self._recall(carried, pairs)
         keys, values = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
         bias = self.order.bias(q, pairs)
-        q, keys = self.order.rotate(q, keys, pairs)
+        turned, keys = self.order.rotate(q, keys, pairs)
         dropout = self.dropout if self.training else 0.0
         keys, values = self._group(keys), self._group(values)
-        out = self.kernel(q, keys, values, pairs, bias, self.head_dim**-0.5, dropout)
-        carried = self.memory.write(carried, past, x, k, v, places, self._slack(places))
+        out = self.kernel(turned, keys, values, pairs, bias, self.head_dim**-0.5, dropout)
+        first = self.pattern.first(places.pos, places.opened)
+        out = self.keeper.answer(out, Question(read, q, places, first), carried)
+        carried = self.keeper.write(carried, past, x, k, v, places, self._slack(places))
         return self.o(out.transpose(1, 2).flatten(2)), carried
 
     def weights(self, x: Tensor, carried: Carried, places: Places, pairs: Pairs) -> Tensor:
         """The attention weights (B, H, T, S) of the same call, for looking at."""
-        read = self._read(x)
+        read = self.read(x)
         q, (k, _) = self._split(self.q(read)), self._project(read)
         past = self._recall(carried, pairs)
         bias = self.order.bias(q, pairs)
         q, keys = self.order.rotate(q, torch.cat([past.k, k], 2), pairs)
         return weights(q, self._group(keys), pairs, bias, self.head_dim**-0.5)
-
-    def _read(self, x: Tensor) -> Tensor:
-        return x if self.norm is None else self.norm(x)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -194,7 +236,7 @@ class Attention(nn.Module):
 
     def _recall(self, carried: Carried, pairs: Pairs) -> Past:
         need = pairs.shape[1] - pairs.shape[0]
-        return self.memory.recall(carried, lambda x: self._project(self._read(x)), need)
+        return self.keeper.recall(carried, lambda x: self._project(self.read(x)), need)
 
     def _slack(self, places: Places) -> int:
         # in evaluation the unfinished segment stays, so that it may arrive in pieces
@@ -210,7 +252,30 @@ class Attention(nn.Module):
         return max(0, int(back[:, 0].max()))
 
 
-def check_state(state: State, layers: Sequence[Attention], batch: int) -> None:
+@dataclass(frozen=True)
+class Softmax(Mixer, name="softmax"):
+    """Multi-head attention with the four slots."""
+
+    slots: ClassVar[bool] = True
+    bidirectional: ClassVar[bool] = True
+
+    def build(self, layer: Layer) -> Attention:
+        return Attention(
+            layer.width,
+            layer.heads,
+            head_dim=layer.head_dim,
+            kv_heads=layer.kv_heads,
+            position=layer.position,
+            pattern=layer.pattern,
+            memory=layer.memory,
+            kernel=layer.kernel,
+            dropout=layer.dropout,
+            norm=layer.norm,
+            exact=layer.exact,
+        )
+
+
+def check_state(state: State, layers: Sequence[Mixing], batch: int) -> None:
     """Refuses a state that `layers` cannot have given for `batch` rows.
 
     Raises:
@@ -226,10 +291,9 @@ def check_state(state: State, layers: Sequence[Attention], batch: int) -> None:
             "it is another model's"
         )
     for index, (carried, layer) in enumerate(zip(state.layers, layers, strict=True)):
-        if not carried.fits(layer.dim, layer.kv_heads, layer.head_dim):
+        if not layer.fits(carried):
             shapes = {name: tuple(t.shape) for name, t in carried.tensors().items()}
             raise StateError(
-                f"layer {index} of the state has shapes {shapes}, which do not fit width "
-                f"{layer.dim} with {layer.kv_heads} heads of {layer.head_dim}: "
-                "it is another model's"
+                f"layer {index} of the state is of kind '{carried.kind}' with shapes {shapes}, "
+                f"which does not fit this layer of width {layer.dim}: it is another model's"
             )

@@ -1,4 +1,4 @@
-"""One layer: attention and a feed-forward network, each with a residual path and a norm."""
+"""One layer: a mixer and a feed-forward network, each with a residual path and a norm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from longspan.mixers.softmax import Attention
+from longspan.mixing import Mixing
 from longspan.slots import Pairs, Places
 from longspan.state import Carried
 
@@ -49,40 +49,40 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward.
+    """A mixer (attention, or something else), then feed-forward.
 
     With placement "post", y = norm(x + f(x)) as in 1706.03762 and 1901.02860; with "pre",
     y = x + f(norm(x)) (2002.04745), where the memory keeps x itself and is normalised when it is
     read, with today's norm.
 
     Args:
-        attention: made with `norm` if and only if the placement is "pre".
+        mixer: made with the first norm if and only if the placement is "pre".
     """
 
     def __init__(
         self,
-        attention: Attention,
+        mixer: Mixing,
         feed_forward: FeedForward,
         norms: tuple[nn.Module, nn.Module],
         placement: Placement,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.attention = attention
+        self.mixer = mixer
         self.feed_forward = feed_forward
         self.placement = placement
         self.dropout = nn.Dropout(dropout)
         if placement == "post":
-            self.attention_norm = norms[0]
+            self.mixer_norm = norms[0]
         self.feed_forward_norm = norms[1]
 
     def forward(
-        self, x: Tensor, carried: Carried, places: Places, pairs: Pairs
+        self, x: Tensor, carried: Carried, places: Places, pairs: Pairs | None
     ) -> tuple[Tensor, Carried]:
-        """(B, T, C) to (B, T, C), and what the memory carries now."""
-        y, carried = self.attention.attend(x, carried, places, pairs)
+        """(B, T, C) to (B, T, C), and what the layer carries now."""
+        y, carried = self.mixer.mix(x, carried, places, pairs)
         x = x + self.dropout(y)
         if self.placement == "pre":
             return x + self.feed_forward(self.feed_forward_norm(x)), carried
-        x = self.attention_norm(x)
+        x = self.mixer_norm(x)
         return self.feed_forward_norm(x + self.feed_forward(x)), carried

@@ -7,28 +7,17 @@ With the slots `xl`, `segments` and `recent` it is Transformer-XL (1901.02860).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from longspan.compat import refuse, slot_conflicts
-from longspan.errors import ConfigError, Conflict, InputError
-from longspan.kernels.auto import Auto
-from longspan.mixers.softmax import Attention, check_state
-from longspan.models.block import (
-    NORMS,
-    ActivationName,
-    Block,
-    FeedForward,
-    NormName,
-    Placement,
-)
+from longspan.compat import refuse
+from longspan.errors import Conflict, InputError
+from longspan.mixers.softmax import check_state
+from longspan.models.stack import Stack, StackConfig
 from longspan.models.vocabulary import Embedding, Head, VocabularyConfig
-from longspan.positions.none import NoPosition
-from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
+from longspan.slots import Memory, Pattern, Places
 from longspan.state import State
 
 PIECE = 1024
@@ -36,91 +25,35 @@ PIECE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """What a decoder is made of.
+class DecoderConfig(StackConfig):
+    """What a decoder is made of: a causal stack, and
 
     Attributes:
-        width: C.
-        layers: L.
-        heads, head_dim: H and D; D is C / H if None.
-        kv_heads: heads of keys and values, which queries share in groups; None for H.
-        feed_forward: inner width of the feed-forward network.
-        position, pattern, memory, kernel: the four slots of every layer.
-        exact: refuse a memory that does not cover the pattern.
-        norm: "layer" (1607.06450) or "rms" (1910.07467).
-        placement: of the norms, "pre" or "post".
-        final_norm: one more norm before the output.
-        activation: "relu", "gelu" or "swiglu".
-        dropout: of embeddings, attention's output and feed-forward, in training.
-        attention_dropout: of attention weights, in training.
         vocabulary: embedding and output.
     """
 
-    width: int
-    layers: int
-    heads: int
-    head_dim: int | None = None
-    kv_heads: int | None = None
-    feed_forward: int
-    position: Position
-    pattern: Pattern
-    memory: Memory
-    kernel: Kernel = field(default_factory=Auto)
-    exact: bool = True
-    norm: NormName = "layer"
-    placement: Placement = "pre"
-    final_norm: bool = True
-    activation: ActivationName = "gelu"
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
 
-    def __post_init__(self) -> None:
-        problems = [
-            f"model.{name} must be 1 or more, not {value}"
-            for name in ("width", "layers", "heads", "head_dim", "kv_heads", "feed_forward")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        problems += [
-            f"model.{name} must be at least 0 and below 1, not {value}"
-            for name in ("dropout", "attention_dropout")
-            if not 0 <= (value := getattr(self, name)) < 1
-        ]
-        if not problems and self.head_dim is None and self.width % self.heads:
-            problems.append(
-                f"model.width={self.width} does not divide into model.heads={self.heads}; "
-                "set model.head_dim as well"
-            )
-        if not problems and self.kv_heads is not None and self.heads % self.kv_heads:
-            problems.append(
-                f"model.heads={self.heads} does not divide into groups of "
-                f"model.kv_heads={self.kv_heads}"
-            )
-        if problems:
-            raise ConfigError(problems)
-
     def conflicts(self) -> list[Conflict]:
-        """What the choices say against each other."""
-        slots = (self.layer_position, self.pattern, self.memory, self.kernel)
-        found = slot_conflicts(*slots, exact=self.exact)
-        if not self.pattern.causal:
-            found.append(
-                Conflict(
-                    "D1",
-                    f"pattern='{self.pattern.name}' lets a token see what comes after it; a "
-                    "decoder would read the answer.",
-                    "Use a causal pattern: 'segments', 'window' or 'causal'.",
-                )
+        found = super().conflicts()
+        both_ways = {
+            layer.pattern.name: None
+            for _, layer, _ in self.each_layer()
+            if not layer.pattern.causal
+        }
+        found += [
+            Conflict(
+                "D1",
+                f"pattern='{name}' lets a token see what comes after it; a decoder would read the "
+                "answer.",
+                "Use a causal pattern: 'segments', 'window' or 'causal'.",
             )
+            for name in both_ways
+        ]
         return found
 
-    @property
-    def layer_position(self) -> Position:
-        """The position as the layers have it: none if it enters at the input."""
-        return NoPosition() if self.position.enters == "input" else self.position
 
-
-class Decoder(nn.Module):
+class Decoder(Stack):
     """Tokens to logits for the next token.
 
     Args:
@@ -132,20 +65,14 @@ class Decoder(nn.Module):
     """
 
     def __init__(self, config: DecoderConfig, size: int) -> None:
-        super().__init__()
         refuse(config.conflicts(), f"layers 0-{config.layers - 1}")
+        super().__init__(config)
         self.config, self.size = config, size
         self.embedding = Embedding(config.vocabulary, size, config.width)
         at_input = config.position.enters == "input"
         self.entry = config.position.entry(config.width) if at_input else None
-        self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(_block(config) for _ in range(config.layers))
-        self.norm = NORMS[config.norm](config.width, eps=1e-5) if config.final_norm else None
         self.head = Head(config.vocabulary, size, config.width, self.embedding)
-        self._initialise()
-        orders = [block.attention.order for block in self.blocks()]
-        for order in orders[1:]:
-            order.share(orders[0])
+        self.initialise()
 
     def forward(
         self,
@@ -186,58 +113,75 @@ class Decoder(nn.Module):
         self._check(tokens, state)
         if state is None:
             state = self.start(tokens.shape[0])
-        if self.training and starts is not None and self._restores and bool(starts[:, 1:].any()):
+        restores = self.config.restores
+        if self.training and starts is not None and restores and bool(starts[:, 1:].any()):
             raise InputError(
                 "memory.init='zeros' cannot begin a document in the middle of a segment of "
                 "training; use memory.init=empty, or begin documents with calls"
             )
+        resets = restores or (self.config.folds and not self.training)
         parts = []
-        for low, high in self._pieces(tokens.shape[1], starts):
+        low, length = 0, tokens.shape[1]
+        while low < length:
+            high = self._cut(state.next, low, length, starts)
             real = None if valid is None else valid[:, low:high]
             begun = None if starts is None else starts[:, low:high]
-            if begun is not None and self._restores:
-                # documents begin at the first token of a piece only: `_pieces` cut it so
+            if begun is not None and resets:
+                # documents begin at the first token of a piece only: `_cut` cut it so
                 fresh = begun[:, 0] if real is None else begun[:, 0] & real[:, 0]
                 state, begun = state.reset(fresh), None
             part, state = self._piece(tokens[:, low:high], state, real, begun)
             parts.append(part)
+            low = high
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
 
     def start(self, batch: int) -> State:
         """The state before any token, on the model's device and in its dtype."""
-        like = self.embedding.tables[0]
-        layers = tuple(block.attention.begin(batch, like) for block in self.blocks())
-        return State(torch.zeros(batch, dtype=torch.long, device=like.device), layers)
-
-    def blocks(self) -> Iterator[Block]:
-        """The layers, typed."""
-        return (block for block in self.layers if isinstance(block, Block))
+        return self.begin(batch, self.embedding.tables[0])
 
     def reshaped(self, *, pattern: Pattern, memory: Memory) -> Decoder:
-        """The same weights under another pattern and memory: evaluation with more or less of it.
+        """The same weights with another pattern and memory in every layer that takes them.
 
-        Shares its parameters with this model.
+        Shares its parameters with this model; what only a memory of today learnt is left out.
         """
-        config = replace(self.config, pattern=pattern, memory=memory)
-        with torch.device("meta"):
-            other = Decoder(config, self.size)
-        needs = [parameter.requires_grad for parameter in self.parameters()]
-        other.load_state_dict(self.state_dict(keep_vars=True), assign=True)
-        for parameter, need in zip(self.parameters(), needs, strict=True):
-            # assigning asks for a gradient wherever a fresh model would
-            parameter.requires_grad_(need)
-        for mine, theirs in zip(self.modules(), other.modules(), strict=True):
-            theirs.training = mine.training
-        return other
+        stack = tuple(
+            replace(different, pattern=None, memory=None) for different in self.config.stack
+        )
+        return self._under(replace(self.config, pattern=pattern, memory=memory, stack=stack))
 
     def remembering(self, tokens: int | None, segment: int | None = None) -> Decoder:
         """The same weights with `tokens` tokens of memory and, if given, another segment.
 
         Raises:
-            ConfigError: the pattern or the memory has no such length.
+            ConfigError: a pattern or a memory has no such length.
         """
-        pattern = self.config.pattern.reaching(tokens, segment)
-        return self.reshaped(pattern=pattern, memory=self.config.memory.keeping(tokens))
+
+        config = self.config
+        stack = tuple(
+            replace(
+                different,
+                pattern=different.pattern and different.pattern.reaching(tokens, segment),
+                memory=different.memory and different.memory.keeping(tokens),
+            )
+            for different in config.stack
+        )
+        pattern, memory = config.pattern.reaching(tokens, segment), config.memory.keeping(tokens)
+        return self._under(replace(config, pattern=pattern, memory=memory, stack=stack))
+
+    def _under(self, config: DecoderConfig) -> Decoder:
+        """A model of another config around this one's parameters."""
+        with torch.device("meta"):
+            other = Decoder(config, self.size)
+        mine, theirs = self.state_dict(keep_vars=True), other.state_dict()
+        needs = {name: p.requires_grad for name, p in self.named_parameters()}
+        other.load_state_dict({name: mine[name] for name in theirs}, assign=True)
+        for name, parameter in other.named_parameters():
+            # assigning asks for a gradient wherever a fresh model would
+            parameter.requires_grad_(needs[name])
+        modes = {name: module.training for name, module in self.named_modules()}
+        for name, module in other.named_modules():
+            module.training = modes[name]
+        return other
 
     def _piece(
         self, tokens: Tensor, state: State, valid: Tensor | None, starts: Tensor | None
@@ -248,32 +192,26 @@ class Decoder(nn.Module):
             # padding stands nowhere: no table need reach so far
             pos = places.pos if valid is None else places.pos.masked_fill(~valid, 0)
             x = x + self.entry(pos, x.dtype)
-        x = self.dropout(x)
-        pairs: Pairs | None = None
-        layers = []
-        for block, carried in zip(self.blocks(), state.layers, strict=True):
-            # every layer has seen the same tokens, so all share one set of pairs
-            pairs = pairs or block.attention.pairs(carried, places)
-            x, carried = block(x, carried, places, pairs)
-            layers.append(carried)
-        x = self.dropout(x if self.norm is None else self.norm(x))
-        return x, State(clock, tuple(layers))
+        x, layers = self.through(x, state.layers, places)
+        return x, State(clock, layers)
 
-    @property
-    def _restores(self) -> bool:
-        """Whether a new document begins with memory slots that must be put back."""
-        return getattr(self.config.memory, "init", "empty") == "zeros"
+    def _cut(self, clock: Tensor, low: int, length: int, starts: Tensor | None) -> int:
+        """Where the piece that begins at `low` ends, of a call of `length` tokens.
 
-    def _pieces(self, length: int, starts: Tensor | None) -> list[tuple[int, int]]:
-        """Where to cut a call: at segments' length in evaluation, and where slots are put back."""
-        cuts = {0, length}
-        if not self.training and self.config.exact:
-            segment = self.config.pattern.segment
-            cuts |= set(range(0, length, segment if segment > 1 else PIECE))
-        if starts is not None and self._restores:
-            cuts |= set(starts.any(0).nonzero()[:, 0].tolist())
-        edges = sorted(cuts)
-        return list(pairwise(edges))
+        In evaluation at segments' length, or where a row's segment ends if a memory writes there;
+        and before a document begins, if something is to be put back then.
+        """
+        config, high = self.config, length
+        folds = config.folds and not self.training
+        if folds:
+            high = min(high, low + config.segment - int((clock % config.segment).max()))
+        elif not self.training and config.exact:
+            step = config.segment if config.segment > 1 else PIECE
+            high = min(high, (low // step + 1) * step)
+        if starts is not None and (config.restores or folds):
+            begun = starts[:, low + 1 : high].any(0).nonzero()
+            high = low + 1 + int(begun[0]) if len(begun) else high
+        return high
 
     def _check(self, tokens: Tensor, state: State | None) -> None:
         if tokens.dim() != 2 or tokens.shape[1] == 0:
@@ -288,41 +226,4 @@ class Decoder(nn.Module):
                 f"found {int(tokens.min())} .. {int(tokens.max())}"
             )
         if state is not None:
-            check_state(state, [block.attention for block in self.blocks()], tokens.shape[0])
-
-    def _initialise(self) -> None:
-        """Weights that keep the variance of what they map; residual branches shrunk with depth."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        shrink = (2 * self.config.layers) ** -0.5
-        for layer, block in enumerate(self.blocks()):
-            block.attention.order.begin(layer)
-            for last in (block.attention.o.weight, block.feed_forward.outer.weight):
-                last.data.mul_(shrink)
-
-
-def _block(config: DecoderConfig) -> Block:
-    def norm() -> nn.Module:
-        return NORMS[config.norm](config.width, eps=1e-5)
-
-    attention_norm = norm()
-    attention = Attention(
-        config.width,
-        config.heads,
-        head_dim=config.head_dim,
-        kv_heads=config.kv_heads,
-        position=config.layer_position,
-        pattern=config.pattern,
-        memory=config.memory,
-        kernel=config.kernel,
-        dropout=config.attention_dropout,
-        norm=attention_norm if config.placement == "pre" else None,
-        exact=config.exact,
-    )
-    feed_forward = FeedForward(config.width, config.feed_forward, config.activation, config.dropout)
-    return Block(
-        attention, feed_forward, (attention_norm, norm()), config.placement, config.dropout
-    )
+            check_state(state, [block.mixer for block in self.blocks()], tokens.shape[0])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from longspan.errors import ConfigError
 from longspan.patterns.full import Full
-from longspan.slots import Memory, Pairs, Pattern, Places, Position
+from longspan.slots import Memory, Pairs, Pattern, Places, Position, Sizes
 from longspan.state import EMPTY
 
 HEADS, HEAD_DIM = 4, 32
@@ -111,15 +111,16 @@ def of_memory(memory: Memory, tokens: int) -> Picture:
         each = x[:, None]
         return each, each
 
-    state = memory.start(1, 1, 1, 1, torch.zeros(()))
+    keeper = memory.build(Sizes(1, 1, 1, 1, 1))
+    state = keeper.start(1, torch.zeros(()))
     clock, held = torch.zeros(1, dtype=torch.long), torch.zeros(tokens, tokens, dtype=torch.bool)
     sizes = []
     for step in range(tokens):
         places, clock = Places.of(clock, 1)
         x = torch.full((1, 1, 1), float(step))
-        past = memory.recall(state, project, None)
-        state = memory.write(state, past, x, *project(x), places, 0)
-        pos = state.tensors()["pos"][0]
+        past = keeper.recall(state, project, None)
+        state = keeper.write(state, past, x, *project(x), places, 0)
+        pos = keeper.slots(state)[0]
         held[step, pos[(pos != EMPTY) & (pos >= 0)]] = True
         sizes.append(sum(t.numel() for name, t in state.tensors().items() if name != "pos"))
     figure = _empty(square=True)

@@ -345,7 +345,7 @@ class Trainer:
     def _step(self) -> float:
         """One update; the mean loss of its tokens in nats."""
         config, progress = self.recipe.train, self.progress
-        total = 0.0
+        total, unsent = 0.0, torch.zeros((), device=self.device)
         for call in range(config.accumulate):
             batch = self.lanes.at(progress.step * config.accumulate + call)
             inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
@@ -359,9 +359,15 @@ class Trainer:
             if not math.isfinite(value := loss.item()):
                 bad = (~lanes.isfinite()).nonzero()[:, 0].tolist()
                 self._diverged("loss", progress.step + 1, bad)
-            loss.backward()
-            self.optimizer.gather()
-            self.state = state.detach()
+            aside = state.loss
+            unsent = unsent + loss
+            if aside is not None:
+                unsent = unsent + aside.mean() / config.accumulate
+            self.state = state
+            if (call + 1) % config.through == 0:
+                unsent.backward()
+                self.optimizer.gather()
+                self.state, unsent = state.detach(), torch.zeros_like(unsent)
             total += value
             progress.tokens += targets.numel()
         norm = self.optimizer.clip().item()

@@ -32,6 +32,9 @@ class TrainConfig:
         batch: lanes, each an unbroken stream.
         segment: tokens of each lane in a call; None for the pattern's own segment.
         accumulate: calls of every lane whose gradients make one update.
+        through: calls that the gradient flows back through before the memory is cut off from it; 1
+            is Transformer-XL's own. More is for memories that learn what to write, and takes as
+            many times the room for activations.
         learning_rate: the highest, reached after `warmup` steps.
         warmup: steps of linear rise.
         final: learning rate at the end of the cosine, as a share of the highest.
@@ -49,6 +52,7 @@ class TrainConfig:
     batch: int
     segment: int | None = None
     accumulate: int = 1
+    through: int = 1
     learning_rate: float = 1e-3
     warmup: int = 100
     final: float = 0.1
@@ -62,12 +66,25 @@ class TrainConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        whole = {"steps": 1, "batch": 1, "accumulate": 1, "warmup": 0, "seed": 0, "threads": 0}
+        whole = {
+            "steps": 1,
+            "batch": 1,
+            "accumulate": 1,
+            "through": 1,
+            "warmup": 0,
+            "seed": 0,
+            "threads": 0,
+        }
         problems = [
             f"train.{name} must be {least} or more, not {getattr(self, name)}"
             for name, least in whole.items()
             if getattr(self, name) < least
         ]
+        if self.through > 0 and self.accumulate % self.through:
+            problems.append(
+                f"train.through={self.through} must divide train.accumulate={self.accumulate}: "
+                "the gradient flows within one update"
+            )
         if self.segment is not None and self.segment < 1:
             problems.append(f"train.segment must be 1 or more, not {self.segment}")
         for name in ("learning_rate", "clip"):
@@ -147,12 +164,12 @@ class Recipe:
     @property
     def segment(self) -> int:
         """Tokens of each lane in a call of training."""
-        return self.train.segment or self.model.pattern.segment
+        return self.train.segment or self.model.segment
 
     def conflicts(self) -> list[Conflict]:
         """What the sections say against each other."""
         found = self.model.conflicts()
-        own = self.model.pattern.segment
+        own = self.model.segment
         if self.train.segment is None and own == 1:
             found.append(
                 Conflict(
@@ -170,7 +187,7 @@ class Recipe:
                     f"Leave train.segment out, or set it to {own}.",
                 )
             )
-        if self.data.documents and getattr(self.model.memory, "init", "empty") == "zeros":
+        if self.data.documents and self.model.restores:
             found.append(
                 Conflict(
                     "T3",

@@ -1,0 +1,315 @@
+"""A stack of layers, which may differ: what encoder and decoder have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from longspan.compat import slot_conflicts
+from longspan.errors import ConfigError, Conflict
+from longspan.kernels.auto import Auto
+from longspan.memories.none import NoMemory
+from longspan.mixers.softmax import Attention, Softmax
+from longspan.mixing import Layer, Mixer
+from longspan.models.block import (
+    NORMS,
+    ActivationName,
+    Block,
+    FeedForward,
+    NormName,
+    Placement,
+)
+from longspan.patterns.causal import Causal
+from longspan.positions.none import NoPosition
+from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
+from longspan.state import Carried, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Different:
+    """In what one layer of a stack differs from the others; None takes what the model says."""
+
+    mixer: Mixer | None = None
+    position: Position | None = None
+    pattern: Pattern | None = None
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """What a stack of layers is made of.
+
+    Attributes:
+        width: C.
+        layers: L.
+        heads, head_dim: H and D; D is C / H if None.
+        kv_heads: heads of keys and values, which queries share in groups; None for H.
+        feed_forward: inner width of the feed-forward network.
+        mixer: how tokens meet in every layer; softmax attention, unless said otherwise.
+        position, pattern, memory, kernel: the four slots of every layer that is softmax attention.
+        stack: in what layers differ, first layer first, repeated until all have their turn; () if
+            all are alike.
+        exact: refuse a memory that does not cover the pattern.
+        norm: "layer" (1607.06450) or "rms" (1910.07467).
+        placement: of the norms, "pre" or "post".
+        final_norm: one more norm after the last layer.
+        activation: "relu", "gelu" or "swiglu".
+        dropout: of embeddings, mixers' output and feed-forward, in training.
+        attention_dropout: of attention weights, in training.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int
+    mixer: Mixer = field(default_factory=Softmax)
+    position: Position = field(default_factory=NoPosition)
+    pattern: Pattern = field(default_factory=Causal)
+    memory: Memory = field(default_factory=NoMemory)
+    kernel: Kernel = field(default_factory=Auto)
+    stack: tuple[Different, ...] = ()
+    exact: bool = True
+    norm: NormName = "layer"
+    placement: Placement = "pre"
+    final_norm: bool = True
+    activation: ActivationName = "gelu"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"model.{name} must be 1 or more, not {value}"
+            for name in ("width", "layers", "heads", "head_dim", "kv_heads", "feed_forward")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        problems += [
+            f"model.{name} must be at least 0 and below 1, not {value}"
+            for name in ("dropout", "attention_dropout")
+            if not 0 <= (value := getattr(self, name)) < 1
+        ]
+        if not problems and self.head_dim is None and self.width % self.heads:
+            problems.append(
+                f"model.width={self.width} does not divide into model.heads={self.heads}; "
+                "set model.head_dim as well"
+            )
+        if not problems and self.kv_heads is not None and self.heads % self.kv_heads:
+            problems.append(
+                f"model.heads={self.heads} does not divide into groups of "
+                f"model.kv_heads={self.kv_heads}"
+            )
+        if not problems and self.stack and self.layers % len(self.stack):
+            problems.append(
+                f"model.stack describes {len(self.stack)} layers, which do not divide "
+                f"model.layers={self.layers}; describe each layer, or as many as repeat"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def differences(self) -> list[Different]:
+        """In what each layer differs, one a layer."""
+        stack = self.stack or (Different(),)
+        return [stack[index % len(stack)] for index in range(self.layers)]
+
+    def mixers(self) -> list[Mixer]:
+        """How tokens meet in each layer."""
+        return [different.mixer or self.mixer for different in self.differences()]
+
+    def layer(self, index: int) -> Layer:
+        """What the mixer of layer `index` is built from, without a norm."""
+        different = self.differences()[index]
+        position = different.position or self.position
+        if different.position is None and position.enters == "input":
+            # the model adds it once, to its input
+            position = NoPosition()
+        return Layer(
+            width=self.width,
+            heads=self.heads,
+            kv_heads=self.kv_heads or self.heads,
+            head_dim=self.head_dim or self.width // self.heads,
+            position=position,
+            pattern=different.pattern or self.pattern,
+            memory=different.memory or self.memory,
+            kernel=self.kernel,
+            exact=self.exact,
+            dropout=self.attention_dropout,
+        )
+
+    def each_layer(self) -> Iterator[tuple[Mixer, Layer, Different]]:
+        """Mixer, what it is built from, and in what the layer differs; first layer first."""
+        for index, (mixer, different) in enumerate(
+            zip(self.mixers(), self.differences(), strict=True)
+        ):
+            yield mixer, self.layer(index), different
+
+    @property
+    def segment(self) -> int:
+        """Tokens between two boundaries of the layers' patterns; 1 if none has any."""
+        return max(
+            (layer.pattern.segment for mixer, layer, _ in self.each_layer() if mixer.slots),
+            default=1,
+        )
+
+    @property
+    def folds(self) -> bool:
+        """Whether some layer's memory writes where a segment ends."""
+        return any(mixer.slots and layer.memory.folds for mixer, layer, _ in self.each_layer())
+
+    @property
+    def restores(self) -> bool:
+        """Whether a new document begins with memory slots that must be put back."""
+        return any(
+            mixer.slots and getattr(layer.memory, "init", "empty") == "zeros"
+            for mixer, layer, _ in self.each_layer()
+        )
+
+    def conflicts(self) -> list[Conflict]:
+        """What the choices say against each other."""
+        found: dict[Conflict, None] = {}
+        takes = False
+        segments = set()
+        for index, (mixer, layer, different) in enumerate(self.each_layer()):
+            where = f"layer {index}: " if self.stack else ""
+            some = []
+            if mixer.slots:
+                takes = True
+                some = slot_conflicts(
+                    layer.position, layer.pattern, layer.memory, layer.kernel, exact=layer.exact
+                )
+                if layer.pattern.segment > 1:
+                    segments.add(layer.pattern.segment)
+            else:
+                some = [
+                    Conflict(
+                        "S1",
+                        f"mixer='{mixer.name}' has a state of its own; {slot}='{value.name}' has "
+                        "no place in it.",
+                        f"Leave {slot} out there, or use mixer 'softmax'.",
+                    )
+                    for slot in ("position", "pattern", "memory")
+                    if (value := getattr(different, slot)) is not None
+                ]
+            causal = layer.pattern.causal
+            if not (mixer.causal if causal else mixer.bidirectional):
+                form = "no causal form" if causal else "no form that looks both ways"
+                some.append(
+                    Conflict(
+                        "S2",
+                        f"mixer='{mixer.name}' has {form}, and pattern='{layer.pattern.name}' "
+                        + ("asks for one." if causal else "looks both ways."),
+                        "Use it in an encoder with pattern 'full'."
+                        if causal
+                        else "Use a causal pattern, or mixer 'softmax'.",
+                    )
+                )
+            found |= {Conflict(c.rule, where + c.reason, c.repair): None for c in some}
+        if not takes:
+            # a slot that no layer takes would be left out without a word
+            unused = [
+                ("position", self.position, self.position.enters == "input"),
+                ("pattern", self.pattern, self.pattern.segment == 1 and self.pattern.reach is None),
+                ("memory", self.memory, False),
+            ]
+            defaults = {"position": "none", "pattern": "", "memory": "none"}
+            found |= {
+                Conflict(
+                    "S3",
+                    f"no layer's mixer takes {slot}='{value.name}'.",
+                    f"Leave model.{slot} out, or let a layer be mixer 'softmax'.",
+                ): None
+                for slot, value, fine in unused
+                if not fine and value.name != defaults[slot]
+            }
+        if len(segments) > 1:
+            found[
+                Conflict(
+                    "S4",
+                    f"layers have segments of {sorted(segments)} tokens; a stack has one.",
+                    "Give every layer's pattern the same length.",
+                )
+            ] = None
+        return list(found)
+
+
+class Stack(nn.Module):
+    """The layers, and how tokens go through them."""
+
+    layers: nn.ModuleList
+    norm: nn.Module | None
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            _block(config, mixer, layer) for mixer, layer, _ in config.each_layer()
+        )
+        self.norm = make_norm(config) if config.final_norm else None
+
+    def blocks(self) -> Iterator[Block]:
+        """The layers, typed."""
+        return (block for block in self.layers if isinstance(block, Block))
+
+    def through(
+        self, x: Tensor, carried: tuple[Carried, ...], places: Places
+    ) -> tuple[Tensor, tuple[Carried, ...]]:
+        """(B, T, C) embedded tokens to hidden states (B, T, C), and what the layers carry now."""
+        x = self.dropout(x)
+        shared: dict[object, Pairs | None] = {}
+        layers = []
+        for block, before in zip(self.blocks(), carried, strict=True):
+            # equal layers have seen the same tokens, so they share one set of pairs
+            key = block.mixer.sharing
+            if key is None:
+                pairs = block.mixer.pairs(before, places)
+            else:
+                if key not in shared:
+                    shared[key] = block.mixer.pairs(before, places)
+                pairs = shared[key]
+            x, after = block(x, before, places, pairs)
+            layers.append(after)
+        return self.dropout(x if self.norm is None else self.norm(x)), tuple(layers)
+
+    def begin(self, batch: int, like: Tensor) -> State:
+        """The state before any token; `like` gives dtype and device."""
+        layers = tuple(block.mixer.begin(batch, like) for block in self.blocks())
+        return State(torch.zeros(batch, dtype=torch.long, device=like.device), layers)
+
+    def initialise(self) -> None:
+        """Weights that keep the variance of what they map; residual branches shrunk with depth."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        shrink = (2 * len(self.layers)) ** -0.5
+        first: dict[Position, Attention] = {}
+        for layer, block in enumerate(self.blocks()):
+            block.mixer.begun(layer)
+            for last in (block.mixer.o.weight, block.feed_forward.outer.weight):
+                last.data.mul_(shrink)
+            if isinstance(block.mixer, Attention):
+                attention = first.setdefault(block.mixer.position, block.mixer)
+                if attention is not block.mixer:
+                    block.mixer.order.share(attention.order)
+
+
+def make_norm(config: StackConfig) -> nn.Module:
+    """A norm of the config's kind and width."""
+    return NORMS[config.norm](config.width, eps=1e-5)
+
+
+def _block(config: StackConfig, mixer: Mixer, layer: Layer) -> Block:
+    first = make_norm(config)
+    layer = replace(layer, norm=first if config.placement == "pre" else None)
+    feed_forward = FeedForward(config.width, config.feed_forward, config.activation, config.dropout)
+    return Block(
+        mixer.build(layer),
+        feed_forward,
+        (first, make_norm(config)),
+        config.placement,
+        config.dropout,
+    )
