@@ -42,7 +42,7 @@ LAYERS = [
     ["models*"],
     ["data*", "decoding", "decoding.sampling"],
     # what training watches itself with
-    ["measure", "measure.perplexity", "measure.cost"],
+    ["measure", "measure.perplexity", "measure.cost", "measure.crossover"],
     ["recipes", "training*"],
     # what is done with a run
     ["decoding.generate", "measure.compare", "measure.stream"],

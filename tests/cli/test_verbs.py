@@ -18,6 +18,7 @@ import longspan
 from longspan.cli import VERBS
 from longspan.compat import examples
 from longspan.data import read
+from longspan.measure.crossover import Duel
 from longspan.slots import Kernel, Memory, Pattern
 from longspan.training.recipe import recipe_names, recipe_text
 from longspan.training.run import own_data
@@ -162,6 +163,23 @@ def test_cost_counts_what_is_there(cli: Cli, trained: Path) -> None:
     for part in ("embedding", "projections", "scores", "feed-forward", "head", "all"):
         assert part in text
     assert "state of a stream" in text
+
+
+def test_cost_measures_and_warns_below_the_crossover(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = ((16, 1.0, 2.0), (64, 4.0, 2.0))
+    monkeypatch.setattr(
+        "longspan.cli.cost.duels", lambda *a, **k: [Duel((0, 1), "some", False, times)]
+    )
+    text = cli("cost", "tiny", "--measure").out
+    assert "this layer is the faster one from about 32 tokens on" in text
+    # the recipe's calls have 32 tokens
+    assert "warning" not in text
+    times = ((32, 1.0, 2.0), (64, 2.0, 3.0))
+    text = cli("cost", "tiny", "--measure").out
+    assert "plain attention is the faster one up to 64 tokens" in text
+    assert "warning: training gives it 32 tokens a call" in text
 
 
 def test_cost_asks_for_what_only_the_data_tell(cli: Cli) -> None:

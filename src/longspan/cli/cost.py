@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -11,13 +12,20 @@ from longspan.cli.options import DType
 from longspan.cli.settings import Settings, parse
 from longspan.data.tokenizer import FILE, Codec
 from longspan.errors import ConfigError
-from longspan.machine import DTYPES
+from longspan.machine import DTYPES, hardware
 from longspan.measure.cost import cost as count
-from longspan.training.recipe import read_model, read_recipe
+from longspan.measure.crossover import duels
+from longspan.models.decoder import DecoderConfig
+from longspan.training.recipe import is_imported, read_model, read_recipe
 
 
 def cost(
-    recipe: str, /, *settings: Settings, vocabulary: int = 0, dtype: DType = "float32"
+    recipe: str,
+    /,
+    *settings: Settings,
+    vocabulary: int = 0,
+    dtype: DType = "float32",
+    measure: bool = False,
 ) -> None:
     """Say what a recipe costs: parameters, FLOPs and bytes a token, state a stream.
 
@@ -29,13 +37,16 @@ def cost(
         Settings of the recipe: --model.width 512
     vocabulary
         Tokens in the vocabulary, where only the data would tell (tokenizer words). A run knows.
+    measure
+        Time each kind of layer here, beside plain attention, and say from which length it pays.
     """
     changes, folder = parse(settings), Path(recipe)
     if (folder / FILE).is_file():
         model, size = read_model(recipe, changes), Codec.load(folder).size
+        call = model.segment if is_imported(recipe) else read_recipe(recipe, changes).segment
     else:
         chosen = read_recipe(recipe, changes)
-        model, size = chosen.model, chosen.data.tokenizer.expected_size
+        model, size, call = chosen.model, chosen.data.tokenizer.expected_size, chosen.segment
         if not (vocabulary or size):
             raise ConfigError(
                 f"the data decide how many tokens the tokenizer '{chosen.data.tokenizer.name}' "
@@ -63,3 +74,41 @@ def cost(
         highlight=False,
         style="dim",
     )
+    if measure:
+        _measure(console, model, kind, call)
+
+
+def _measure(console: Console, model: DecoderConfig, dtype: torch.dtype, call: int) -> None:
+    """Prints how long each kind of layer takes beside plain attention, and warns where it loses."""
+    with console.status("timing a layer") as status:
+        measured = duels(
+            model, dtype=dtype, told=lambda n: status.update(f"timing a layer of {n:,} tokens")
+        )
+    console.print(f"\n{hardware(torch.device('cpu'))}, {torch.get_num_threads()} threads")
+    for duel in measured:
+        where = f"layers {', '.join(map(str, duel.layers))}: {duel.mixer}"
+        if duel.plain:
+            console.print(f"{where} is plain attention itself", highlight=False)
+            continue
+        console.print(f"{where}, forward and backward", highlight=False)
+        table = Table()
+        for name in ("tokens a call", "plain attention", "this layer", "this / plain"):
+            table.add_column(name, justify="right")
+        for length, plain, own in duel.times:
+            cells = (f"{plain * 1e3:,.1f} ms", f"{own * 1e3:,.1f} ms", f"{own / plain:.2f}")
+            table.add_row(f"{length:,}", *cells)
+        console.print(table)
+        longest, crossover = duel.times[-1][0], duel.crossover
+        if crossover is None:
+            said = f"plain attention is the faster one up to {longest:,} tokens"
+        else:
+            said = f"this layer is the faster one from about {crossover:,} tokens on"
+        console.print(said, highlight=False)
+        if crossover is None or call < crossover:
+            console.print(
+                f"warning: training gives it {call:,} tokens a call, where plain attention is the "
+                "faster one on this machine; choose it for what it carries on, not for speed, or "
+                "give it longer calls",
+                highlight=False,
+                style="yellow",
+            )
