@@ -44,6 +44,7 @@ NEAR: dict[str, Any] = {
     "pattern": {"name": "segments", "length": SEGMENT, "memory": 0},
 }
 MECHANISMS: dict[str, dict[str, Any]] = {
+    "everything": {"position": "xl", "pattern": "causal", "memory": "cache"},
     "none": NEAR,
     "rnn": {"mixer": "rnn"},
     "lstm": {"mixer": "lstm"},

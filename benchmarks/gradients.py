@@ -1,0 +1,164 @@
+"""Why attention: how gradients reach back, and how speed depends on length.
+
+    python benchmarks/gradients.py reach --runs runs/recall
+    python benchmarks/gradients.py speed
+    python benchmarks/gradients.py draw
+
+`reach`: the norm of the gradient of one late loss with respect to the input of every layer, by
+distance, of the models of `benchmarks/recall.py`, as they begin and as they are trained. `speed`:
+training tokens a second against the length of a call, 8,192 tokens an update. Both write
+`benchmarks/gradients.json`; `draw` makes `docs/gradients.png` of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from recall import VOCABULARY, episodes, equal
+from safetensors.torch import load_model
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from longspan import Decoder
+from longspan.machine import hardware, versions
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "gradients.json"
+MODELS = ("rnn", "lstm", "gru", "everything")
+NAMES = {"everything": "Transformer"}
+ROWS, LENGTH = 16, 512
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+
+
+def influence(model: Decoder) -> list[list[float]]:
+    """Mean norm of d loss / d input at each distance (0 … 511) of each layer, first layer first."""
+    model.eval()
+    inputs: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        given[0].retain_grad()
+        inputs.append(given[0])
+
+    hooks = [block.register_forward_pre_hook(keep) for block in model.blocks()]
+    tokens, _ = episodes("copy", LENGTH, ROWS, torch.Generator().manual_seed(5))
+    tokens = tokens[:, -LENGTH - 1 :]
+    logits, _ = model(tokens[:, :-1])
+    cross_entropy(logits[:, -1], tokens[:, -1], reduction="sum").backward()
+    for hook in hooks:
+        hook.remove()
+    grads = [x.grad for x in inputs]
+    assert all(grad is not None for grad in grads)
+    return [grad.norm(dim=2).mean(0).flip(0).tolist() for grad in grads if grad is not None]
+
+
+def reach(runs: Path) -> dict[str, Any]:
+    """The influence in every model, fresh and trained."""
+    result: dict[str, Any] = {}
+    for name in MODELS:
+        torch.manual_seed(1)
+        model = Decoder(equal(name), VOCABULARY)
+        result[name] = {"fresh": influence(model)}
+        path = runs / f"{name}.safetensors"
+        if path.is_file():
+            load_model(model, str(path))
+            result[name]["trained"] = influence(model)
+        else:
+            print(f"{path} is not there: {name} unmeasured as trained")
+    return result
+
+
+def speed(rounds: int) -> dict[str, Any]:
+    """Tokens a second of training, 8,192 tokens an update, by the length of a call."""
+    result: dict[str, Any] = {}
+    for name in MODELS:
+        result[name] = {}
+        for length in LENGTHS:
+            torch.manual_seed(1)
+            model = Decoder(equal(name), VOCABULARY).train()
+            rows = max(1, 8192 // length)
+            tokens = torch.randint(VOCABULARY, (rows, length + 1))
+            times = []
+            for _ in range(rounds + 1):
+                begun = time.perf_counter()
+                logits, _ = model(tokens[:, :-1])
+                cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+                model.zero_grad()
+                times.append(time.perf_counter() - begun)
+            each = [rows * length / t for t in times[1:]]
+            result[name][length] = {
+                "median": statistics.median(each),
+                "lowest": min(each),
+                "highest": max(each),
+            }
+            print(name, length, round(result[name][length]["median"]), flush=True)
+    return result
+
+
+def draw() -> None:
+    """The picture: influence by distance, fresh and trained, and speed by length."""
+    from matplotlib.figure import Figure
+
+    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    figure = Figure((12, 8), layout="constrained")
+    panels = figure.subplots(2, 3)
+    for row, which in enumerate(("fresh", "trained")):
+        for column, layer in enumerate((0, 3)):
+            axes = panels[row][column]
+            for name in MODELS:
+                norms = result["reach"].get(name, {}).get(which)
+                if norms is not None:
+                    axes.semilogy(norms[layer], label=NAMES.get(name, name), linewidth=1)
+            axes.set(
+                title=f"{which}: gradient at the input of layer {layer + 1} of 4",
+                xlabel="distance from the loss, tokens",
+                ylabel="norm of d loss / d input",
+            )
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8)
+    axes = panels[0][2]
+    for name in MODELS:
+        rates = result.get("speed", {}).get(name, {})
+        axes.loglog(
+            [int(n) for n in rates],
+            [v["median"] for v in rates.values()],
+            marker=".",
+            label=NAMES.get(name, name),
+        )
+    axes.set(
+        title="training, 8,192 tokens an update",
+        xlabel="tokens in a call",
+        ylabel="tokens a second",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    panels[1][2].axis("off")
+    figure.savefig(HERE.parent / "docs" / "gradients.png", dpi=120)
+
+
+def main() -> None:
+    """Measures, or draws what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("verb", choices=("reach", "speed", "draw"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/recall"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.verb == "draw":
+        draw()
+        return
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    known["about"] = {"hardware": hardware(torch.device("cpu")), "versions": versions()}
+    known["threads"] = options.threads
+    known[options.verb] = reach(options.runs) if options.verb == "reach" else speed(options.rounds)
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
