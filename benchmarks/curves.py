@@ -74,7 +74,7 @@ CASES: dict[str, Callable[[int], dict[str, Any]]] = {
     "longformer": pattern("longformer", width=256, positions=[0]),
     "bigbird": pattern("bigbird", block=64),
     "strided": pattern("strided", stride=root),
-    "fixed": pattern("fixed", stride=root),
+    "fixed": pattern("fixed", length=root),
     "linear": mixer("linear"),
     "favor": mixer("favor", features=64),
     "linformer": mixer("linformer", both_ways=True, length=lambda n: n, rank=256),
