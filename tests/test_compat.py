@@ -17,6 +17,7 @@ from longspan import (
     Causal,
     Decoder,
     DecoderConfig,
+    EncoderConfig,
     Full,
     IncompatibleConfig,
     NoMemory,
@@ -116,6 +117,18 @@ def test_d1_a_decoder_must_not_see_the_answer() -> None:
     assert [conflict.rule for conflict in config.conflicts()] == ["D1"]
 
 
+def test_e1_an_encoder_reads_both_ways() -> None:
+    sizes = {"width": 8, "layers": 2, "heads": 2, "feed_forward": 8}
+    (conflict,) = EncoderConfig(**sizes, pattern=Causal()).conflicts()
+    assert str(conflict) == (
+        "[E1] pattern='causal' hides what comes after a token; an encoder reads both ways. "
+        "Use pattern 'full', or a Decoder."
+    )
+    one = EncoderConfig(**sizes, stack=(Different(), Different(pattern=Window(2))))
+    assert [c.rule for c in one.conflicts()] == ["E1"]
+    assert EncoderConfig(**sizes, position=XL()).conflicts() == []
+
+
 @dataclass(frozen=True)
 class Own(Mixer):
     """A mixer with a state of its own that runs forward only."""
@@ -190,4 +203,4 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Rules of recipes (T…) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    assert rules == {"P1", "K1", "M1", "M2", "M3", "D1", "S1", "S2", "S3", "S4"}
+    assert rules == {"P1", "K1", "M1", "M2", "M3", "D1", "E1", "S1", "S2", "S3", "S4"}

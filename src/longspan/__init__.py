@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from longspan.memories.sinks import Sinks
     from longspan.mixers.softmax import Attention
     from longspan.models.decoder import Decoder, DecoderConfig
+    from longspan.models.encoder import Encoder, EncoderConfig
     from longspan.patterns.causal import Causal
     from longspan.patterns.fixed import Fixed
     from longspan.patterns.full import Full
@@ -59,6 +60,7 @@ _HOMES = {
     "longspan.memories.sinks": ("Sinks",),
     "longspan.mixers.softmax": ("Attention",),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
+    "longspan.models.encoder": ("Encoder", "EncoderConfig"),
     "longspan.patterns.causal": ("Causal",),
     "longspan.patterns.fixed": ("Fixed",),
     "longspan.patterns.full": ("Full",),
@@ -95,6 +97,8 @@ __all__ = [
     "ConfigError",
     "Decoder",
     "DecoderConfig",
+    "Encoder",
+    "EncoderConfig",
     "Fixed",
     "Full",
     "IncompatibleConfig",

@@ -16,7 +16,7 @@ from longspan.compat import refuse
 from longspan.errors import Conflict, InputError
 from longspan.mixers.softmax import check_state
 from longspan.models.stack import Stack, StackConfig
-from longspan.models.vocabulary import Embedding, Head, VocabularyConfig
+from longspan.models.vocabulary import Embedding, Head, VocabularyConfig, check_tokens
 from longspan.slots import Memory, Pattern, Places
 from longspan.state import State
 
@@ -187,11 +187,7 @@ class Decoder(Stack):
         self, tokens: Tensor, state: State, valid: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, State]:
         places, clock = Places.of(state.next, tokens.shape[1], valid, starts, self.training)
-        x = self.embedding(tokens)
-        if self.entry is not None:
-            # padding stands nowhere: no table need reach so far
-            pos = places.pos if valid is None else places.pos.masked_fill(~valid, 0)
-            x = x + self.entry(pos, x.dtype)
+        x = self.placed(self.embedding(tokens), places)
         x, layers = self.through(x, state.layers, places)
         return x, State(clock, layers)
 
@@ -214,16 +210,6 @@ class Decoder(Stack):
         return high
 
     def _check(self, tokens: Tensor, state: State | None) -> None:
-        if tokens.dim() != 2 or tokens.shape[1] == 0:
-            raise InputError(f"tokens must be (B, T) with T ≥ 1, not {tuple(tokens.shape)}")
-        if tokens.dtype != torch.long:
-            raise InputError(f"tokens must be int64, not {tokens.dtype}; use tokens.long()")
-        if not torch.compiler.is_compiling() and (
-            bool((tokens < 0).any()) or bool((tokens >= self.size).any())
-        ):
-            raise InputError(
-                f"tokens must lie in 0 .. {self.size - 1}; "
-                f"found {int(tokens.min())} .. {int(tokens.max())}"
-            )
+        check_tokens(tokens, self.size)
         if state is not None:
             check_state(state, [block.mixer for block in self.blocks()], tokens.shape[0])

@@ -203,7 +203,7 @@ class StackConfig:
                         + ("asks for one." if causal else "looks both ways."),
                         "Use it in an encoder with pattern 'full'."
                         if causal
-                        else "Use a causal pattern, or mixer 'softmax'.",
+                        else "Use it in a decoder with a causal pattern, or use mixer 'softmax'.",
                     )
                 )
             found |= {Conflict(c.rule, where + c.reason, c.repair): None for c in some}
@@ -240,6 +240,7 @@ class Stack(nn.Module):
 
     layers: nn.ModuleList
     norm: nn.Module | None
+    entry: nn.Module | None
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -272,6 +273,14 @@ class Stack(nn.Module):
             x, after = block(x, before, places, pairs)
             layers.append(after)
         return self.dropout(x if self.norm is None else self.norm(x)), tuple(layers)
+
+    def placed(self, x: Tensor, places: Places) -> Tensor:
+        """`x` (B, T, C) with what a position that enters at the input adds to it."""
+        if self.entry is None:
+            return x
+        # padding stands nowhere: no table need reach so far
+        pos = places.pos if places.valid is None else places.pos.masked_fill(~places.valid, 0)
+        return x + self.entry(pos, x.dtype)
 
     def begin(self, batch: int, like: Tensor) -> State:
         """The state before any token; `like` gives dtype and device."""

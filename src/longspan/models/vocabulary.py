@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, linear
 
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +195,24 @@ class Head(nn.Module):
         if len(self.projections):
             h = h @ self.projections[cluster]
         return linear(h, rows, bias)
+
+
+def check_tokens(tokens: Tensor, size: int) -> None:
+    """Refuses what are no tokens of a vocabulary of `size`.
+
+    Raises:
+        InputError: not (B, T) int64 with T ≥ 1, or beyond the vocabulary.
+    """
+    if tokens.dim() != 2 or tokens.shape[1] == 0:
+        raise InputError(f"tokens must be (B, T) with T ≥ 1, not {tuple(tokens.shape)}")
+    if tokens.dtype != torch.long:
+        raise InputError(f"tokens must be int64, not {tokens.dtype}; use tokens.long()")
+    if not torch.compiler.is_compiling() and (
+        bool((tokens < 0).any()) or bool((tokens >= size).any())
+    ):
+        raise InputError(
+            f"tokens must lie in 0 .. {size - 1}; found {int(tokens.min())} .. {int(tokens.max())}"
+        )
 
 
 def _nll(scores: Tensor, targets: Tensor) -> Tensor:
