@@ -18,6 +18,7 @@ import pytest
 
 import longspan
 from longspan.cli.list_ import KINDS, list_
+from longspan.comparing import Score
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names
 
@@ -33,9 +34,9 @@ LAYERS = [
     ["registry"],
     ["state"],
     ["slots"],
-    ["buffer", "lookup", "rotation", "mixing"],
-    # the four words: one idea, one file
-    ["positions*", "patterns*", "memories*", "kernels*"],
+    ["alignment", "buffer", "comparing", "lookup", "rotation", "mixing"],
+    # the four words, and how a query and a key are compared: one idea, one file
+    ["positions*", "patterns*", "memories*", "kernels*", "scores*"],
     ["compat"],
     ["mixers*"],
     ["config", "machine"],
@@ -52,10 +53,16 @@ LAYERS = [
 ]
 """Imports point from a later row to an earlier one, or stay within a package."""
 
-SHARED = {"buffer", "lookup", "rotation"}
+SHARED = {"alignment", "buffer", "comparing", "lookup", "rotation"}
 """What members of a slot have in common."""
 
-SLOTS = {"positions": Position, "patterns": Pattern, "memories": Memory, "kernels": Kernel}
+SLOTS = {
+    "positions": Position,
+    "patterns": Pattern,
+    "memories": Memory,
+    "kernels": Kernel,
+    "scores": Score,
+}
 
 
 def layer(module: str) -> int:

@@ -11,24 +11,29 @@ import pytest
 
 import longspan
 from longspan import (
+    T5,
     XL,
+    Additive,
     Auto,
     Cache,
     Causal,
+    Concat,
     Decoder,
     DecoderConfig,
     EncoderConfig,
     Full,
+    General,
     IncompatibleConfig,
     NoMemory,
     NoPosition,
     Recent,
+    Rotary,
     Segments,
     Shaw,
     Sinusoidal,
     Window,
 )
-from longspan.compat import refuse, slot_conflicts
+from longspan.compat import refuse, score_conflicts, slot_conflicts
 from longspan.errors import ConfigError, Conflict
 from longspan.kernels.sdpa import SDPA
 from longspan.mixers.softmax import Softmax
@@ -63,6 +68,17 @@ def test_k1_what_adds_to_the_values_needs_the_weights() -> None:
         "Use kernel 'auto', 'blocked' or 'reference'."
     )
     assert rules(Shaw(), Causal(), Cache(), Auto()) == rules(XL(), Causal(), Cache(), SDPA()) == []
+
+
+def test_c1_a_rotation_needs_a_product() -> None:
+    (conflict,) = score_conflicts(Additive(), Rotary())
+    assert str(conflict) == (
+        "[C1] position='rotary' is told by the product of queries and keys, which "
+        "score='additive' never forms. Use score 'scaled', 'dot' or 'general', or another "
+        "position, such as 't5'."
+    )
+    for score, position in ((General(), Rotary()), (Additive(), T5()), (Concat(), XL())):
+        assert score_conflicts(score, position) == []
 
 
 def test_m1_what_looks_both_ways_has_no_past() -> None:
@@ -203,4 +219,4 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Rules of recipes (T…) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    assert rules == {"P1", "K1", "M1", "M2", "M3", "D1", "E1", "S1", "S2", "S3", "S4"}
+    assert rules == {"P1", "K1", "M1", "M2", "M3", "D1", "E1", "S1", "S2", "S3", "S4", "C1"}

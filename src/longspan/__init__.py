@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
-    from longspan.mixers.softmax import Attention
+    from longspan.mixers.softmax import Attention, Softmax
     from longspan.models.decoder import Decoder, DecoderConfig
     from longspan.models.encoder import Encoder, EncoderConfig
     from longspan.patterns.causal import Causal
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from longspan.positions.t5 import T5
     from longspan.positions.xl import XL
     from longspan.positions.yarn import YaRN
+    from longspan.scores.additive import Additive
+    from longspan.scores.concat import Concat
+    from longspan.scores.dot import Dot
+    from longspan.scores.general import General
+    from longspan.scores.scaled import Scaled
     from longspan.state import State
     from longspan.training.loop import train
     from longspan.training.run import Run, load
@@ -58,7 +63,7 @@ _HOMES = {
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
-    "longspan.mixers.softmax": ("Attention",),
+    "longspan.mixers.softmax": ("Attention", "Softmax"),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
     "longspan.patterns.causal": ("Causal",),
@@ -79,6 +84,11 @@ _HOMES = {
     "longspan.positions.t5": ("T5",),
     "longspan.positions.xl": ("XL",),
     "longspan.positions.yarn": ("YaRN",),
+    "longspan.scores.additive": ("Additive",),
+    "longspan.scores.concat": ("Concat",),
+    "longspan.scores.dot": ("Dot",),
+    "longspan.scores.general": ("General",),
+    "longspan.scores.scaled": ("Scaled",),
     "longspan.state": ("State",),
     "longspan.training.loop": ("train",),
     "longspan.training.run": ("Run", "load"),
@@ -89,18 +99,22 @@ __all__ = [
     "NTK",
     "T5",
     "XL",
+    "Additive",
     "Alibi",
     "Attention",
     "Auto",
     "Cache",
     "Causal",
+    "Concat",
     "ConfigError",
     "Decoder",
     "DecoderConfig",
+    "Dot",
     "Encoder",
     "EncoderConfig",
     "Fixed",
     "Full",
+    "General",
     "IncompatibleConfig",
     "Interpolated",
     "Learned",
@@ -110,11 +124,13 @@ __all__ = [
     "Recent",
     "Rotary",
     "Run",
+    "Scaled",
     "Segments",
     "Shaw",
     "SinkWindow",
     "Sinks",
     "Sinusoidal",
+    "Softmax",
     "State",
     "Stream",
     "Strided",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 
+from longspan.comparing import Score
 from longspan.errors import Conflict, IncompatibleConfig
 from longspan.registry import Component
 from longspan.slots import Kernel, Memory, Pattern, Position
@@ -79,6 +80,20 @@ def slot_conflicts(
             )
         )
     return found
+
+
+def score_conflicts(score: Score, position: Position) -> list[Conflict]:
+    """What an attention layer's score says against its position."""
+    if score.multiplies or not position.turns:
+        return []
+    return [
+        Conflict(
+            "C1",
+            f"position='{position.name}' is told by the product of queries and keys, which "
+            f"score='{score.name}' never forms.",
+            "Use score 'scaled', 'dot' or 'general', or another position, such as 't5'.",
+        )
+    ]
 
 
 def examples(kind: type[Component]) -> list[Component]:

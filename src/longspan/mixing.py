@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from longspan.errors import Conflict
 from longspan.registry import Component
 from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
 from longspan.state import Carried
@@ -140,6 +141,10 @@ class Mixer(Component, kind="mixer", folder="longspan.mixers"):
     slots: ClassVar[bool] = False
     causal: ClassVar[bool] = True
     bidirectional: ClassVar[bool] = False
+
+    def conflicts(self, layer: Layer) -> list[Conflict]:
+        """What its own settings say against the slots of `layer`."""
+        return []
 
     @abstractmethod
     def build(self, layer: Layer) -> Mixing:

@@ -9,6 +9,7 @@ scores grow.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Rotation(Position):
         base: the slowest pair turns about this many times slower than the first; 10,000 in the
             paper.
     """
+
+    turns: ClassVar[bool] = True
 
     base: float = 10000.0
 

@@ -230,7 +230,7 @@ class Bias:
         weighs: it has an `answer` beside the values.
     """
 
-    weighs: ClassVar[bool] = False
+    weighs: bool = False
 
     @abstractmethod
     def split(self, rows: int) -> Sequence[Bias]:
@@ -282,11 +282,13 @@ class Position(Component, kind="position", folder="longspan.positions"):
         enters: "scores" (in every layer) or "input" (added once to the model's input).
         relative: only differences of positions matter.
         weighs: it adds to the values as well, so a kernel must form the weights.
+        turns: it is told by the product of turned queries and turned keys, and by nothing else.
     """
 
     enters: ClassVar[str] = "scores"
     relative: ClassVar[bool] = True
     weighs: ClassVar[bool] = False
+    turns: ClassVar[bool] = False
 
     @property
     def limit(self) -> int | None:

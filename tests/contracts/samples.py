@@ -5,6 +5,7 @@ A new component adds a line here; a test says so if it is forgotten.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, product
 
 import torch
@@ -14,29 +15,36 @@ from longspan import (
     NTK,
     T5,
     XL,
+    Additive,
     Alibi,
     Auto,
     Cache,
     Causal,
+    Concat,
     Decoder,
     DecoderConfig,
+    Dot,
     Fixed,
     Full,
+    General,
     Interpolated,
     Learned,
     NoMemory,
     NoPosition,
     Recent,
     Rotary,
+    Scaled,
     Segments,
     Shaw,
     Sinks,
     SinkWindow,
     Sinusoidal,
+    Softmax,
     Strided,
     Window,
     YaRN,
 )
+from longspan.comparing import Score
 from longspan.kernels.blocked import Blocked
 from longspan.kernels.reference import Reference
 from longspan.kernels.sdpa import SDPA
@@ -77,6 +85,7 @@ MEMORIES: list[Memory] = [
     Sinks(7, 3),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
+SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]
 VOCABULARY = 23
 
 
@@ -118,7 +127,27 @@ def cover(configs: list[DecoderConfig]) -> list[DecoderConfig]:
     return result
 
 
-COVER = cover(LEGAL)
+def scored(configs: list[DecoderConfig]) -> list[DecoderConfig]:
+    """The same, each with a score, so that every score meets every choice that it may meet."""
+
+    def chosen(config: DecoderConfig, score: Score) -> set[tuple[object, object]]:
+        return {(score, slot) for slot in (config.position, config.pattern, config.memory)}
+
+    def legal(config: DecoderConfig) -> list[tuple[DecoderConfig, Score]]:
+        each = [(replace(config, mixer=Softmax(score=score)), score) for score in SCORES]
+        return [(config, score) for config, score in each if not config.conflicts()]
+
+    left = set().union(*(chosen(*pair) for config in configs for pair in legal(config)))
+    result = []
+    for config in configs:
+        best = max(legal(config), key=lambda pair: len(left & chosen(*pair)))
+        left -= chosen(*best)
+        result.append(best[0])
+    assert not left, "there are too few configs for every score to meet every choice"
+    return result
+
+
+COVER = scored(cover(LEGAL))
 ILLEGAL = [
     slots
     for slots in product(POSITIONS, PATTERNS, MEMORIES)
@@ -133,7 +162,10 @@ def named(config: DecoderConfig) -> str:
         values = [str(v) for v in vars(slot).values() if v is not None]
         return type(slot).__name__.lower() + ".".join(values)
 
-    return "-".join(map(short, (config.position, config.pattern, config.memory)))
+    slots = [config.position, config.pattern, config.memory]
+    if config.mixer != Softmax():
+        slots.append(config.mixer.score)
+    return "-".join(map(short, slots))
 
 
 def decoder(config: DecoderConfig, seed: int = 0) -> Decoder:

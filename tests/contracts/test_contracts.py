@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from longspan import DecoderConfig, IncompatibleConfig, State
+from longspan import DecoderConfig, IncompatibleConfig, Softmax, State
+from longspan.comparing import Score
 from longspan.errors import StateError
 from longspan.models.decoder import Decoder
 from longspan.slots import Kernel, Memory, Pattern, Position
@@ -26,16 +27,17 @@ from tests.contracts.samples import (
     MEMORIES,
     PATTERNS,
     POSITIONS,
+    SCORES,
     config,
     decoder,
     named,
     tokens,
 )
 
-# every pair of choices in the fast tests, every combination in all
+# every pair of choices in the fast tests, every combination (with the usual score) in all
 every = pytest.mark.parametrize(
     "config",
-    [c if c in COVER else pytest.param(c, marks=pytest.mark.slow) for c in LEGAL],
+    [*COVER, *(pytest.param(c, marks=pytest.mark.slow) for c in LEGAL if c not in COVER)],
     ids=named,
 )
 EXACT = {"atol": 1e-10, "rtol": 0.0}
@@ -68,7 +70,13 @@ def assert_same_state(a: State, b: State) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "samples"),
-    [(Position, POSITIONS), (Pattern, PATTERNS), (Memory, MEMORIES), (Kernel, KERNELS)],
+    [
+        (Position, POSITIONS),
+        (Pattern, PATTERNS),
+        (Memory, MEMORIES),
+        (Kernel, KERNELS),
+        (Score, SCORES),
+    ],
 )
 def test_every_member_is_sampled(kind: type, samples: list) -> None:
     assert set(kind.all()) == {sample.name for sample in samples}
@@ -256,9 +264,10 @@ def assert_compiled_is_the_same(config: DecoderConfig, backend: str) -> None:
 
 
 SEGMENTED = [c for c in LEGAL if c.pattern == PATTERNS[2] and c.memory in MEMORIES[1:3]]
+SCORED = [replace(SEGMENTED[0], mixer=Softmax(score=score)) for score in SCORES[2:4]]
 
 
-@pytest.mark.parametrize("config", SEGMENTED[1::2], ids=named)
+@pytest.mark.parametrize("config", SEGMENTED[1::2] + SCORED, ids=named)
 @pytest.mark.filterwarnings("ignore")
 def test_compiling_gives_the_same(config: DecoderConfig) -> None:
     assert_compiled_is_the_same(config, "aot_eager")

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from longspan.comparing import Score
 from longspan.compat import examples, slot_conflicts
 from longspan.data.reader import Reader
 from longspan.data.tokenizer import Tokenizer
@@ -20,7 +21,7 @@ from longspan.positions.none import NoPosition
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names, recipe_text
 
-KINDS = (Position, Pattern, Memory, Kernel, Tokenizer, Reader)
+KINDS = (Position, Pattern, Memory, Score, Kernel, Tokenizer, Reader)
 
 
 def list_(*, matrix: bool = False) -> None:

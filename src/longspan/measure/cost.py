@@ -72,7 +72,8 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     numbers, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         numbers[_part(name)] += parameter.numel()
-        if parameter.dim() > 1 and ".order." not in name and ".keeper." not in name:
+        counted_apart = any(part in name for part in (".order.", ".keeper.", ".comparison."))
+        if parameter.dim() > 1 and not counted_apart:
             matrices[_part(name)] += parameter.numel()
     # of a token, multiplications beside those of its matrices
     more = [block.mixer.products() for block in model.blocks()]
@@ -111,7 +112,9 @@ def _part(name: str) -> str:
         return "head"
     if ".feed_forward" in name:
         return "feed-forward"
-    return "scores" if name.endswith((".u", ".v")) else "projections"
+    if ".comparison." in name or name.endswith((".u", ".v")):
+        return "scores"
+    return "projections"
 
 
 def _state(model: Decoder, dtype: torch.dtype) -> tuple[int | None, int]:

@@ -1,27 +1,31 @@
 """Softmax attention, explained by four words: position, pattern, memory, kernel.
 
-The order in which they act is physics, not taste, so it is written once: `Attention.mix`.
+The order in which they act is physics, not taste, so it is written once: `Attention.mix`. How one
+query and one key are compared is a fifth word, the score (`comparing.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from longspan.buffer import Hidden
-from longspan.compat import refuse, slot_conflicts
-from longspan.errors import ConfigError, InputError, StateError
+from longspan.comparing import Comparison, Score, each_head, meet
+from longspan.compat import refuse, score_conflicts, slot_conflicts
+from longspan.errors import ConfigError, Conflict, InputError, StateError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
 from longspan.memories.none import NoMemory
 from longspan.mixing import UNLIMITED, Layer, Mixer, Mixing
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
+from longspan.scores.scaled import Scaled
 from longspan.slots import (
+    Bias,
     Kernel,
     Memory,
     Pairs,
@@ -49,6 +53,7 @@ class Attention(Mixing):
         kv_heads: heads of keys and values, G; H by default. Fewer are shared by groups of H / G
             queries (2305.13245), one by all (multi-query, 1911.02150); the memory shrinks by it.
         position, pattern, memory, kernel: the four slots.
+        score: how a query and a key are compared; by their scaled product unless said otherwise.
         dropout: probability of dropping an attention weight, in training.
         norm: normalises what the layer reads, the memory included; the memory itself keeps the
             hidden states as they came (pre-norm). None reads them as they are.
@@ -71,6 +76,7 @@ class Attention(Mixing):
         pattern: Pattern | None = None,
         memory: Memory | None = None,
         kernel: Kernel | None = None,
+        score: Score | None = None,
         dropout: float = 0.0,
         norm: nn.Module | None = None,
         exact: bool = True,
@@ -94,9 +100,11 @@ class Attention(Mixing):
         self.pattern = pattern or Full()
         self.memory = memory or NoMemory()
         self.kernel = kernel or Auto()
+        self.score = score or Scaled()
         self.dropout = dropout
         slots = (self.position, self.pattern, self.memory, self.kernel)
-        refuse(slot_conflicts(*slots, exact=exact))
+        conflicts = slot_conflicts(*slots, exact=exact)
+        refuse(conflicts + score_conflicts(self.score, self.position))
         inner = heads * head_dim
         self.q = nn.Linear(dim, inner, bias=False)
         self.k = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
@@ -104,6 +112,7 @@ class Attention(Mixing):
         self.o = nn.Linear(inner, dim, bias=False)
         self.order = self.position.build(dim, heads, head_dim)
         self.order.begin(0)
+        self.comparison: Comparison = self.score.build(heads, head_dim)
         segment = self.pattern.segment
         self.keeper = self.memory.build(Sizes(dim, heads, self.kv_heads, head_dim, segment))
 
@@ -170,7 +179,9 @@ class Attention(Mixing):
         inner, segment = self.heads * self.head_dim, self.pattern.segment
         # two products for the scores and their values
         projections, scores = self.order.products(segment, self.keys)
-        scores += 2.0 * inner * self.keys
+        preparing, comparing = self.comparison.products(segment, self.keys)
+        projections += preparing
+        scores += comparing + 2.0 * inner * self.keys
         if isinstance(self.after(1, torch.empty((), device="meta")), Hidden):
             # today's keys and values of yesterday's hidden states
             past = self.keys - segment - self.pattern.sinks
@@ -204,10 +215,9 @@ class Attention(Mixing):
         q, k, v = self._split(self.q(read)), *self._project(read)
         past = self._recall(carried, pairs)
         keys, values = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
-        bias = self.order.bias(q, pairs)
-        turned, keys = self.order.rotate(q, keys, pairs)
+        turned, keys, bias = self._meet(q, keys, pairs)
         dropout = self.dropout if self.training else 0.0
-        keys, values = self._group(keys), self._group(values)
+        values = each_head(values, self.heads)
         out = self.kernel(turned, keys, values, pairs, bias, self.head_dim**-0.5, dropout)
         first = self.pattern.first(places.pos, places.opened)
         out = self.keeper.answer(out, Question(read, q, places, first), carried)
@@ -219,17 +229,17 @@ class Attention(Mixing):
         read = self.read(x)
         q, (k, _) = self._split(self.q(read)), self._project(read)
         past = self._recall(carried, pairs)
-        bias = self.order.bias(q, pairs)
-        q, keys = self.order.rotate(q, torch.cat([past.k, k], 2), pairs)
-        return weights(q, self._group(keys), pairs, bias, self.head_dim**-0.5)
+        turned, keys, bias = self._meet(q, torch.cat([past.k, k], 2), pairs)
+        return weights(turned, keys, pairs, bias, self.head_dim**-0.5)
+
+    def _meet(self, q: Tensor, k: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Bias | None]:
+        """Queries and keys (B, H, …) as they meet, and what is added to their products."""
+        ready = self.comparison.ready(k)
+        turned, k, bias = meet(self.score, self.comparison, self.order, q, k, ready, pairs)
+        return turned, each_head(k, self.heads), bias
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def _group(self, shared: Tensor) -> Tensor:
-        """(B, G, S, D) as every query's head sees it, (B, H, S, D)."""
-        each = self.heads // self.kv_heads
-        return shared if each == 1 else shared.repeat_interleave(each, 1)
 
     def _project(self, read: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k(read)), self._split(self.v(read))
@@ -254,10 +264,19 @@ class Attention(Mixing):
 
 @dataclass(frozen=True)
 class Softmax(Mixer, name="softmax"):
-    """Multi-head attention with the four slots."""
+    """Multi-head attention with the four slots.
+
+    Attributes:
+        score: how a query and a key are compared.
+    """
 
     slots: ClassVar[bool] = True
     bidirectional: ClassVar[bool] = True
+
+    score: Score = field(default_factory=Scaled)
+
+    def conflicts(self, layer: Layer) -> list[Conflict]:
+        return score_conflicts(self.score, layer.position)
 
     def build(self, layer: Layer) -> Attention:
         return Attention(
@@ -269,6 +288,7 @@ class Softmax(Mixer, name="softmax"):
             pattern=layer.pattern,
             memory=layer.memory,
             kernel=layer.kernel,
+            score=self.score,
             dropout=layer.dropout,
             norm=layer.norm,
             exact=layer.exact,

@@ -180,6 +180,7 @@ class StackConfig:
                 some = slot_conflicts(
                     layer.position, layer.pattern, layer.memory, layer.kernel, exact=layer.exact
                 )
+                some += mixer.conflicts(layer)
                 if layer.pattern.segment > 1:
                     segments.add(layer.pattern.segment)
             else:

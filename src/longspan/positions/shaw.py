@@ -64,7 +64,7 @@ class ShawOrder(Order):
 class ShawBias(LookedUp):
     """Scores as `LookedUp` has them, and `values` (2 clip + 1, D) for the answer."""
 
-    weighs: ClassVar[bool] = True
+    weighs = True
 
     def __init__(self, query: Tensor, r: list[Tensor], index: Tensor, values: Tensor) -> None:
         super().__init__(query, r, index)
