@@ -38,7 +38,7 @@ def test_every_member_is_there_with_an_example(kind: type) -> None:
 
 
 def test_the_words_are_there() -> None:
-    assert {"position", "pattern", "memory", "mixer"} <= set(MEMBERS)
+    assert {"position", "pattern", "memory", "mixer", "score"} <= set(MEMBERS)
 
 
 @pytest.mark.parametrize(("language", "code"), FRAGMENTS)
