@@ -19,6 +19,7 @@ import pytest
 import longspan
 from longspan.cli.list_ import KINDS, list_
 from longspan.comparing import Score
+from longspan.mixing import Mixer
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names
 
@@ -37,7 +38,7 @@ LAYERS = [
     ["alignment", "buffer", "comparing", "lookup", "rotation", "mixing"],
     # the four words, and how a query and a key are compared: one idea, one file
     ["positions*", "patterns*", "memories*", "kernels*", "scores*"],
-    ["compat"],
+    ["compat", "recurrence"],
     ["mixers*"],
     ["config", "machine"],
     ["models*"],
@@ -63,6 +64,9 @@ SLOTS = {
     "kernels": Kernel,
     "scores": Score,
 }
+
+MIXED = {"mixing", "compat", "recurrence"}
+"""What mixers have in common."""
 
 
 def layer(module: str) -> int:
@@ -134,7 +138,17 @@ def test_members_of_the_slots_do_not_know_each_other(folder: str) -> None:
             assert packages <= {"errors", "registry", "state", "slots", *SHARED}, module
 
 
-@pytest.mark.parametrize(("folder", "kind"), SLOTS.items(), ids=SLOTS)
+def test_mixers_do_not_know_each_other() -> None:
+    for module in MODULES:
+        # attention has members of the slots as its defaults
+        if module.startswith("mixers.") and module != "mixers.softmax":
+            known = {"errors", "registry", "state", "slots", *SHARED, *MIXED}
+            assert ours(module) <= known, module
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"), (SLOTS | {"mixers": Mixer}).items(), ids=[*SLOTS, "mixers"]
+)
 def test_a_file_is_a_member(folder: str, kind: type) -> None:
     """One idea, one file, and the file is called as the recipe calls it."""
     files = {module.partition(".")[2] for module in MODULES if module.startswith(f"{folder}.")}
@@ -147,7 +161,7 @@ def test_longspan_list_names_every_member(capsys: pytest.CaptureFixture[str]) ->
     list_()
     tables = [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
     words = {table[0].strip(): {line.split(" ")[0] for line in table[2:]} for table in tables}
-    assert set(SLOTS.values()) <= set(KINDS)
+    assert {*SLOTS.values(), Mixer} <= set(KINDS)
     for kind in KINDS:
         assert set(kind.all()) <= words[kind.kind]
     assert set(recipe_names()) <= words["recipe"]

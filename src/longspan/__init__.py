@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
+    from longspan.mixers.convolution import Convolution
+    from longspan.mixers.gru import GRU
+    from longspan.mixers.lstm import LSTM
+    from longspan.mixers.rnn import RNN
     from longspan.mixers.softmax import Attention, Softmax
     from longspan.models.decoder import Decoder, DecoderConfig
     from longspan.models.encoder import Encoder, EncoderConfig
@@ -64,6 +68,10 @@ _HOMES = {
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
     "longspan.mixers.softmax": ("Attention", "Softmax"),
+    "longspan.mixers.convolution": ("Convolution",),
+    "longspan.mixers.gru": ("GRU",),
+    "longspan.mixers.lstm": ("LSTM",),
+    "longspan.mixers.rnn": ("RNN",),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
     "longspan.patterns.causal": ("Causal",),
@@ -96,7 +104,10 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "NTK",
+    "RNN",
     "T5",
     "XL",
     "Additive",
@@ -107,6 +118,7 @@ __all__ = [
     "Causal",
     "Concat",
     "ConfigError",
+    "Convolution",
     "Decoder",
     "DecoderConfig",
     "Dot",

@@ -27,6 +27,14 @@ UNLIMITED = 1024
 """What is taken for the length of an unlimited past where a cost is counted."""
 
 
+@dataclass(frozen=True)
+class Nothing(Carried, kind="nothing"):
+    """What a mixer carries that looks both ways: a sequence has no past."""
+
+    def reset(self, rows: Tensor) -> Nothing:
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """What a mixer is built from.

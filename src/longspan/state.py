@@ -75,8 +75,8 @@ class Carried:
         raise NotImplementedError
 
     def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        """Whether a layer of width `dim` with `heads` heads of `head_dim` can have written it."""
-        raise NotImplementedError
+        """Whether attention of width `dim` with `heads` heads of `head_dim` can have written it."""
+        return False
 
 
 @dataclass(frozen=True)

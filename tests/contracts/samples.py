@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from longspan import (
+    GRU,
+    LSTM,
     NTK,
+    RNN,
     T5,
     XL,
     Additive,
@@ -21,6 +24,7 @@ from longspan import (
     Cache,
     Causal,
     Concat,
+    Convolution,
     Decoder,
     DecoderConfig,
     Dot,
@@ -48,6 +52,8 @@ from longspan.comparing import Score
 from longspan.kernels.blocked import Blocked
 from longspan.kernels.reference import Reference
 from longspan.kernels.sdpa import SDPA
+from longspan.mixing import Mixer
+from longspan.models.stack import Different
 from longspan.slots import Kernel, Memory, Pattern, Position
 
 POSITIONS: list[Position] = [
@@ -86,6 +92,16 @@ MEMORIES: list[Memory] = [
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]
+MIXERS: list[Mixer] = [
+    RNN(),
+    RNN(hidden=7, nonlinearity="relu"),
+    LSTM(),
+    LSTM(hidden=7),
+    GRU(),
+    Convolution(),
+    Convolution(width=1),
+]
+"""How tokens meet, but for softmax attention, whose four words stand above."""
 VOCABULARY = 23
 
 
@@ -101,6 +117,22 @@ def config(position: Position, pattern: Pattern, memory: Memory, kernel: Kernel)
         pattern=pattern,
         memory=memory,
         kernel=kernel,
+    )
+
+
+def stack(*mixers: Mixer, softmax: int = 0) -> DecoderConfig:
+    """A decoder whose layers are `mixers`, and then `softmax` layers of Transformer-XL."""
+    slots = {"position": XL(), "pattern": Segments(8, 6), "memory": Recent(6)} if softmax else {}
+    different = [Different(mixer=mixer) for mixer in mixers] + [Different()] * softmax
+    return DecoderConfig(
+        width=10,
+        layers=len(different),
+        heads=3,
+        head_dim=4,
+        feed_forward=12,
+        kernel=Reference(),
+        stack=tuple(different),
+        **slots,
     )
 
 

@@ -16,12 +16,13 @@ from longspan.data.reader import Reader
 from longspan.data.tokenizer import Tokenizer
 from longspan.errors import Conflict
 from longspan.memories.cache import Cache
+from longspan.mixing import Mixer
 from longspan.patterns.causal import Causal
 from longspan.positions.none import NoPosition
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names, recipe_text
 
-KINDS = (Position, Pattern, Memory, Score, Kernel, Tokenizer, Reader)
+KINDS = (Mixer, Position, Pattern, Memory, Score, Kernel, Tokenizer, Reader)
 
 
 def list_(*, matrix: bool = False) -> None:
