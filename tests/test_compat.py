@@ -24,6 +24,7 @@ from longspan import (
     Full,
     General,
     IncompatibleConfig,
+    Infini,
     NoMemory,
     NoPosition,
     Recent,
@@ -84,6 +85,7 @@ def test_c1_a_rotation_needs_a_product() -> None:
 def test_m1_what_looks_both_ways_has_no_past() -> None:
     assert rules(XL(), Full(), Recent(4)) == rules(XL(), Full(), Cache()) == ["M1"]
     assert rules(XL(), Full(), Recent(0)) == []
+    assert rules(NoPosition(), Full(), Infini()) == ["M1"]
 
 
 @pytest.mark.parametrize(

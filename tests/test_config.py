@@ -294,7 +294,7 @@ def toy(name: str) -> dict[str, Any]:
     changes = dict(TOY)
     for slot, lengths in {"pattern": ("length", "memory", "width"), "memory": ("tokens",)}.items():
         for key in lengths:
-            if isinstance(model[slot], dict) and key in model[slot]:
+            if isinstance(model[slot], dict) and model[slot].get(key):
                 changes[f"model.{slot}.{key}"] = 16
     return changes
 

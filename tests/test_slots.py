@@ -66,6 +66,15 @@ def test_pairs_against_the_definition(calls: list[Call], past: int) -> None:
                     assert int(pairs.distance().expand(3, -1, -1)[row, i, j]) == q - k
 
 
+@given(streams(most=1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_where_a_segment_ends(calls: list[Call], training: bool) -> None:
+    (call,) = calls
+    places, after = Places.of(CLOCK, call.length, call.valid, call.starts, training)
+    ended = [count > 0 and int(end) % 3 == 0 for count, end in zip(call.counts, after, strict=True)]
+    assert places.closes(3).tolist() == ([True] * 3 if training else ended)
+
+
 def test_distances_need_no_order() -> None:
     now = torch.tensor([[100, 101]])
     keys = torch.tensor([[7, EMPTY, 99, 100, 101]])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from longspan.measure.perplexity import evaluate, sliding
     from longspan.measure.stream import Stream, stream
     from longspan.memories.cache import Cache
+    from longspan.memories.infini import Infini
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
@@ -64,6 +65,7 @@ _HOMES = {
     "longspan.measure.perplexity": ("evaluate", "sliding"),
     "longspan.measure.stream": ("Stream", "stream"),
     "longspan.memories.cache": ("Cache",),
+    "longspan.memories.infini": ("Infini",),
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
@@ -128,6 +130,7 @@ __all__ = [
     "Full",
     "General",
     "IncompatibleConfig",
+    "Infini",
     "Interpolated",
     "Learned",
     "LongspanError",

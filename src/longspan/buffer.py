@@ -31,6 +31,11 @@ class Keys(Carried, kind="keys"):
     v: Tensor
     pos: Tensor
 
+    def held(self) -> dict[str, Tensor]:
+        empty = (self.pos == EMPTY)[:, None, :, None]
+        slots = {"k": self.k.masked_fill(empty, 0.0), "v": self.v.masked_fill(empty, 0.0)}
+        return self.tensors() | slots
+
     def reset(self, rows: Tensor) -> Keys:
         return Keys(self.k, self.v, self.pos.masked_fill(rows[:, None], EMPTY)).trimmed()
 
@@ -60,6 +65,9 @@ class Hidden(Carried, kind="hidden"):
     x: Tensor
     pos: Tensor
     zeros: int = 0
+
+    def held(self) -> dict[str, Tensor]:
+        return self.tensors() | {"x": self.x.masked_fill((self.pos == EMPTY)[:, :, None], 0.0)}
 
     def reset(self, rows: Tensor) -> Hidden:
         if not self.zeros:

@@ -46,7 +46,7 @@ def slot_conflicts(
                 "Use kernel 'auto', 'blocked' or 'reference'.",
             )
         )
-    if not pattern.causal and memory.length != 0:
+    if not pattern.causal and (memory.length != 0 or memory.folds):
         found.append(
             Conflict(
                 "M1",
@@ -55,7 +55,7 @@ def slot_conflicts(
                 "Use memory 'none', or a causal pattern.",
             )
         )
-    if memory.folds and pattern.segment == 1:
+    if pattern.causal and memory.folds and pattern.segment == 1:
         found.append(
             Conflict(
                 "M3",
@@ -100,6 +100,13 @@ def examples(kind: type[Component]) -> list[Component]:
     """One member of every name, with defaults, and `EXAMPLE` where there is none: they agree."""
     every = kind.all().values()
     return [m(**{f.name: EXAMPLE for f in fields(m) if f.default is MISSING}) for m in every]
+
+
+def agreeing(pattern: Pattern, memory: Memory) -> Pattern:
+    """The pattern as it goes with a memory that keeps no tokens before the segment."""
+    if memory.length == 0 and pattern.segment > 1 and pattern.reach is not None:
+        return pattern.reaching(0)
+    return pattern
 
 
 def refuse(conflicts: Sequence[Conflict], source: str = "") -> None:

@@ -108,6 +108,19 @@ class Places:
         """(B, T) int64, positions of the tokens as keys: padding stands at `EMPTY`."""
         return self.pos if self.valid is None else self.pos.masked_fill(~self.valid, EMPTY)
 
+    def closes(self, segment: int) -> Tensor:
+        """(B,) bool, rows in which a segment of `segment` tokens ends with the call.
+
+        In training all: there one call is one segment.
+        """
+        if self.opened is not None:
+            return torch.ones_like(self.pos[:, 0], dtype=torch.bool)
+        counts = self.counts
+        if counts is None:
+            return (self.pos[:, -1] + 1) % segment == 0
+        last = self.pos.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0]
+        return (counts > 0) & ((last + 1) % segment == 0)
+
     def kept(self, past: Tensor) -> tuple[Tensor, Tensor]:
         """Positions to carry on: what is not of a row's newest document becomes `EMPTY`.
 
@@ -405,6 +418,11 @@ class Keeper(nn.Module):
     def start(self, batch: int, like: Tensor) -> Carried:
         """The state before any token; `like` gives dtype and device."""
 
+    def fits(self, carried: Carried) -> bool:
+        """Whether this memory can have written `carried`."""
+        sizes = self.sizes
+        return carried.fits(sizes.dim, sizes.kv_heads, sizes.head_dim)
+
     def slots(self, state: Any) -> Tensor:
         """(B, P) int64, positions of the slots that `recall` would give if all were needed."""
         return state.pos
@@ -422,6 +440,13 @@ class Keeper(nn.Module):
     def answer(self, out: Tensor, question: Question, state: Any) -> Tensor:
         """The softmax's answer (B, H, T, D), merged with the memory's own if it has one."""
         return out
+
+    def products(self) -> tuple[float, float]:
+        """Multiplications a token, of projections and of the meeting, in evaluation.
+
+        Beside those of the layer's own matrices and of the softmax over what is recalled.
+        """
+        return 0.0, 0.0
 
     @abstractmethod
     def write(

@@ -38,10 +38,14 @@ class Carried:
 
     The numbers are part of the shape of the state, not of its content, and are kept in the file's
     JSON header.
+
+    Traits:
+        sums: names of the tensors that sum over the stream: they never get narrower than float32.
     """
 
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Carried]]] = {}
+    sums: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, *, kind: str) -> None:
         super().__init_subclass__()
@@ -58,6 +62,10 @@ class Carried:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
+    def held(self) -> dict[str, Tensor]:
+        """The tensors by field name, with zeros where a slot holds nothing."""
+        return self.tensors()
+
     def numbers(self) -> dict[str, Any]:
         """The fields that are no tensors."""
         return {
@@ -69,6 +77,17 @@ class Carried:
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same state with `change` applied to every tensor."""
         return replace(self, **{name: change(value) for name, value in self.tensors().items()})
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
+        """On another device or with floating-point tensors of another dtype."""
+
+        def moved(name: str, value: Tensor) -> Tensor:
+            if dtype is None or not value.is_floating_point():
+                return value.to(device=device)
+            wide = torch.promote_types(dtype, torch.float32) if name in self.sums else dtype
+            return value.to(device=device, dtype=wide)
+
+        return replace(self, **{name: moved(name, value) for name, value in self.tensors().items()})
 
     def reset(self, rows: Tensor) -> Self:
         """The state with the rows marked in `rows` (B,) bool as at the start of a document."""
@@ -115,10 +134,12 @@ class State:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """On another device or with floating-point tensors of another dtype."""
-        return self.map(
-            lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
-        )
+        """On another device or with floating-point tensors of another dtype.
+
+        What sums over the stream (`Carried.sums`) stays float32 where `dtype` is narrower.
+        """
+        layers = tuple(layer.to(device, dtype) for layer in self.layers)
+        return State(self.next.to(device=device), layers)
 
     def detach(self) -> State:
         """Without the graph: truncated back-propagation ends here. The trainer's act."""

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import longspan
 from longspan.cli import VERBS
-from longspan.compat import examples
+from longspan.compat import agreeing, examples
 from longspan.data import read
 from longspan.measure.crossover import Duel
 from longspan.slots import Kernel, Memory, Pattern
@@ -201,7 +201,7 @@ def test_the_matrix_says_what_goes_with_what(cli: Cli) -> None:
     for pattern in patterns:
         for memory, cell in zip(memories, rows[pattern.name], strict=True):
             try:
-                longspan.Attention(8, 2, pattern=pattern, memory=memory)
+                longspan.Attention(8, 2, pattern=agreeing(pattern, memory), memory=memory)
                 said = "yes"
             except longspan.IncompatibleConfig as error:
                 said = ", ".join(conflict.rule for conflict in error.conflicts)
@@ -234,6 +234,22 @@ def test_evaluate_gives_a_row_for_each_memory(cli: Cli, trained: Path, corpus: P
     for row in rows:
         assert f"memory {row['memory']} " in table
         assert f"{row['bits_per_byte']:.4f}" in table
+
+
+def test_evaluate_leaves_a_memory_of_no_length_out(cli: Cli, tmp_path: Path, corpus: Path) -> None:
+    slots = {"pattern": {"name": "segments", "length": 16, "memory": 0}, "memory": "infini"}
+    changes = {f"model.{slot}": value for slot, value in slots.items()} | {"train.steps": 2}
+    run = train_tiny(tmp_path / "run", corpus, **changes)
+    asked = (*EVALUATE, run, "--data", corpus / "3.txt", "--limit", 200, "--json")
+    (full,) = lines(cli(*asked).out.encode())
+    (other,) = lines(cli(*asked, "--segment", 8).out.encode())
+    (without,) = lines(cli(*asked, "--memory", 0).out.encode())
+    assert (full["name"], full["memory"]) == (other["name"], other["memory"])
+    assert (full["name"], full["memory"]) == ("memory infini", None)
+    assert (without["name"], without["memory"]) == ("memory 0", 0)
+    assert len({row["bits_per_byte"] for row in (full, other, without)}) == 3
+    said = refused(cli(*asked, "--memory", 64))
+    assert "'infini' keeps all there was in one matrix" in said
 
 
 def test_evaluate_takes_the_runs_own_test_data(cli: Cli, trained: Path) -> None:

@@ -31,6 +31,7 @@ from longspan import (
     Fixed,
     Full,
     General,
+    Infini,
     Interpolated,
     Learned,
     NoMemory,
@@ -89,6 +90,8 @@ MEMORIES: list[Memory] = [
     Recent(9, store="hidden"),
     Recent(6, init="zeros"),
     Sinks(7, 3),
+    Infini(),
+    Infini("linear"),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]

@@ -25,6 +25,7 @@ from longspan import (
 )
 from longspan.errors import InputError
 from longspan.models import decoder as module
+from longspan.models.stack import Different
 from longspan.models.vocabulary import VocabularyConfig
 from longspan.slots import Position
 from tests.contracts.samples import VOCABULARY, decoder, tokens
@@ -224,6 +225,19 @@ def test_what_has_no_such_length_is_refused() -> None:
     cached = decoder(replace(BASE, pattern=Causal(), memory=Cache()))
     with pytest.raises(ConfigError, match="'causal' cannot be evaluated with another"):
         cached.remembering(9)
+
+
+@torch.no_grad()
+def test_other_segments_are_another_pattern() -> None:
+    config = replace(BASE, stack=(Different(pattern=Segments(8, 0)), Different()))
+    model, inputs = decoder(config), tokens(1, 30)
+    other = model.segmented(5)
+    assert other.config.pattern == Segments(5, 6)
+    assert other.config.stack[0].pattern == Segments(5, 0)
+    assert torch.equal(other(inputs)[0], decoder(other.config)(inputs)[0])
+    windowed = decoder(replace(BASE, pattern=Window(7), memory=Recent(6)))
+    with pytest.raises(ConfigError, match="'window' cannot be evaluated with another"):
+        windowed.segmented(5)
 
 
 # What it computes in.

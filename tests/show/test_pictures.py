@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from longspan import (
     Alibi,
     Cache,
     Full,
+    Infini,
     Learned,
     Recent,
     Segments,
@@ -66,6 +68,22 @@ def test_what_memories_keep() -> None:
     assert held[11].nonzero()[0].tolist() == [0, 1, 9, 10, 11]
     assert "it holds 12, and grows with the stream" in of_memory(Cache(), 12).reading
     assert "it holds 5, and no longer grows" in of_memory(Recent(5), 12).reading
+
+
+def test_how_strongly_tokens_show_in_what_they_are_folded_into() -> None:
+    shown = grid(of_memory(Infini("linear"), 32))
+    # within a segment as keys and values, of which each that comes makes it a smaller share
+    assert shown[8, 8] >= shown[9, 8] > shown[10, 8]
+    # at its end in the sum of all, where it stays as it is for a whole segment
+    assert (shown[11:15, :12] == shown[11, :12]).all()
+    assert (shown[31] > 0).all()
+    assert shown[31, :16].mean() < shown[15, :16].mean()
+    picture = of_memory(Infini(), 32)
+    assert re.fullmatch(
+        r"memory infini, segments of 4: after 32 tokens another first token would change \d+% of "
+        r"what it holds, another last token \d+%; it no longer grows",
+        picture.reading,
+    )
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=repr)

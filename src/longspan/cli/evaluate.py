@@ -15,6 +15,7 @@ from longspan.data import read
 from longspan.errors import ConfigError
 from longspan.measure.perplexity import Score, sliding
 from longspan.measure.perplexity import evaluate as score
+from longspan.slots import Memory
 from longspan.training.run import own_data
 
 
@@ -68,7 +69,7 @@ def evaluate(
         corpus = read(data, loaded.tokenizer, documents=documents)
     scored = min(limit or len(corpus), len(corpus) - len(corpus.offsets))
     results: list[tuple[str, int | None, Score]] = []
-    lengths = [loaded.model.config.memory.length] if memory is None else memory
+    lengths: list[int | None] = [None] if memory is None else [*memory]
     if sliding_window and memory is not None:
         raise ConfigError("--sliding has no memory; leave --memory out")
     console = Console(stderr=True)
@@ -95,10 +96,12 @@ def evaluate(
             results.append((f"sliding window, stride {stride}", None, value))
             lengths = []
         for length in lengths:
-            name = "memory, all of it" if length is None else f"memory {length}"
             model = loaded.model
-            if length != model.config.memory.length or segment is not None:
+            if length is not None:
                 model = model.remembering(length, segment)
+            elif segment is not None:
+                model = model.segmented(segment)
+            length, name = _kept(model.config.memory)
             task = progress.add_task(name, total=scored)
             advance = lambda count, task=task: progress.advance(task, count)  # noqa: E731
             value = score(
@@ -110,6 +113,15 @@ def evaluate(
             print(json.dumps(_facts(name, length, value)))
     else:
         Console().print(_table(results))
+
+
+def _kept(memory: Memory) -> tuple[int | None, str]:
+    """How many tokens a memory keeps, None if no number says it, and that in words."""
+    if memory.length is None:
+        return None, "memory, all of it"
+    if memory.folds:
+        return None, f"memory {memory.name}"
+    return memory.length, f"memory {memory.length}"
 
 
 def _facts(name: str, length: int | None, value: Score) -> dict[str, object]:

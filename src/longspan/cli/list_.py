@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longspan.comparing import Score
-from longspan.compat import examples, slot_conflicts
+from longspan.compat import agreeing, examples, slot_conflicts
 from longspan.data.reader import Reader
 from longspan.data.tokenizer import Tokenizer
 from longspan.errors import Conflict
@@ -58,7 +58,7 @@ def _matrices(console: Console) -> None:
     positions, kernels = examples(Position), examples(Kernel)
 
     def meet(pattern: Pattern, memory: Memory) -> list[Conflict]:
-        return slot_conflicts(NoPosition(), pattern, memory)
+        return slot_conflicts(NoPosition(), agreeing(pattern, memory), memory)
 
     def run(position: Position, kernel: Kernel) -> list[Conflict]:
         layer = position if position.enters == "scores" else NoPosition()

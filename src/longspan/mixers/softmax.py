@@ -164,7 +164,7 @@ class Attention(Mixing):
         return self.keeper.start(batch, like)
 
     def fits(self, carried: Carried) -> bool:
-        return carried.fits(self.dim, self.kv_heads, self.head_dim)
+        return self.keeper.fits(carried)
 
     @property
     def sharing(self) -> Hashable:
@@ -180,8 +180,9 @@ class Attention(Mixing):
         # two products for the scores and their values
         projections, scores = self.order.products(segment, self.keys)
         preparing, comparing = self.comparison.products(segment, self.keys)
-        projections += preparing
-        scores += comparing + 2.0 * inner * self.keys
+        own = self.keeper.products()
+        projections += preparing + own[0]
+        scores += comparing + own[1] + 2.0 * inner * self.keys
         if isinstance(self.after(1, torch.empty((), device="meta")), Hidden):
             # today's keys and values of yesterday's hidden states
             past = self.keys - segment - self.pattern.sinks

@@ -168,6 +168,23 @@ class Decoder(Stack):
         pattern, memory = config.pattern.reaching(tokens, segment), config.memory.keeping(tokens)
         return self._under(replace(config, pattern=pattern, memory=memory, stack=stack))
 
+    def segmented(self, segment: int) -> Decoder:
+        """The same weights and memory with segments of `segment` tokens.
+
+        Raises:
+            ConfigError: a pattern has no segments.
+        """
+
+        def cut(pattern: Pattern) -> Pattern:
+            return pattern.reaching(pattern.reach, segment)
+
+        config = self.config
+        stack = tuple(
+            replace(different, pattern=different.pattern and cut(different.pattern))
+            for different in config.stack
+        )
+        return self._under(replace(config, pattern=cut(config.pattern), stack=stack))
+
     def _under(self, config: DecoderConfig) -> Decoder:
         """A model of another config around this one's parameters."""
         with torch.device("meta"):

@@ -105,7 +105,12 @@ def of_pattern(pattern: Pattern, tokens: int) -> Picture:
 
 @torch.no_grad()
 def of_memory(memory: Memory, tokens: int) -> Picture:
-    """Which tokens (columns) are held after each token (row) of a stream."""
+    """Which tokens (columns) are held after each token (row) of a stream.
+
+    Of a memory that folds tokens into something else: how strongly each still shows.
+    """
+    if memory.folds:
+        return _of_folds(memory, tokens)
 
     def project(x: Tensor) -> tuple[Tensor, Tensor]:
         each = x[:, None]
@@ -128,11 +133,56 @@ def of_memory(memory: Memory, tokens: int) -> Picture:
     figure.add_subplot(title=title, xlabel="token", ylabel="held after token")
     _grid(figure, held)
     last = int(held[-1].sum())
-    grows = sizes[-1] > sizes[tokens // 2]
-    reading = f"{title}: after {tokens:,} tokens it holds {last:,}, and " + (
-        "grows with the stream" if grows else "no longer grows"
+    reading = f"{title}: after {tokens:,} tokens it holds {last:,}, and {_grows(sizes)}"
+    return Picture(figure, reading)
+
+
+def _of_folds(memory: Memory, tokens: int) -> Picture:
+    """What share of what is held would be another if a token had been another."""
+    torch.manual_seed(0)
+    segment, dim = max(2, tokens // 8), HEADS * HEAD_DIM
+    keeper = memory.build(Sizes(dim, HEADS, HEADS, HEAD_DIM, segment))
+    maps = torch.randn(2, dim, dim) * dim**-0.5
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = (x @ maps[:, None]).unflatten(-1, (HEADS, HEAD_DIM)).transpose(2, 3)
+        return k, v
+
+    # row i reads another token i, the last row none
+    every = torch.arange(tokens)
+    stream = torch.randn(tokens, dim).repeat(tokens + 1, 1, 1)
+    stream[every, every] = torch.randn(tokens, dim)
+    state = keeper.start(tokens + 1, stream)
+    clock = torch.zeros(tokens + 1, dtype=torch.long)
+    shows, sizes = torch.zeros(tokens, tokens), []
+    for step, x in enumerate(stream.split(1, 1)):
+        places, clock = Places.of(clock, 1)
+        past = keeper.recall(state, project, None)
+        state = keeper.write(state, past, x, *project(x), places, segment - 1)
+        parts = [t.flatten(1) for t in state.held().values() if t.is_floating_point()]
+        sizes.append(sum(t.shape[1] for t in parts))
+        for part in parts:
+            changed, whole = (part[:-1] - part[-1:]).norm(dim=1), part[-1].norm()
+            # of its parts the one in which it shows most
+            shows[step] = shows[step].maximum(changed / whole.clamp(min=1e-9))
+    figure = _empty(square=True)
+    title = f"memory {memory.name}"
+    figure.add_subplot(title=title, xlabel="token", ylabel="shows after token")
+    _grid(figure, shows.clamp(max=1.0))
+    reading = (
+        f"{title}, segments of {segment}: after {tokens:,} tokens another first token would change "
+        f"{_percent(shows[-1, 0])} of what it holds, another last token {_percent(shows[-1, -1])}; "
+        f"it {_grows(sizes)}"
     )
     return Picture(figure, reading)
+
+
+def _grows(sizes: list[int]) -> str:
+    return "grows with the stream" if sizes[-1] > sizes[len(sizes) // 2] else "no longer grows"
+
+
+def _percent(share: Tensor) -> str:
+    return f"{float(share):.2%}" if share < 0.1 else f"{float(share):.0%}"
 
 
 def _empty(*, square: bool = False) -> Figure:
