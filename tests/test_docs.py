@@ -30,6 +30,15 @@ FRAGMENTS = [
 ]
 
 
+PAGES = [path for path in sorted(DOCS.glob("*.md")) if path.name != "components.md"]
+SHOWN = [
+    pytest.param(code, id=f"{path.stem}-{number}")
+    for path in PAGES
+    for number, (language, code) in enumerate(FENCED.findall(path.read_text(encoding="utf-8")))
+    if language == "python"
+]
+
+
 @pytest.mark.skipif(not TEXT, reason="the documentation is not beside the package")
 @pytest.mark.parametrize("kind", [k for k in KINDS if k.kind in MEMBERS], ids=lambda k: k.kind)
 def test_every_member_is_there_with_an_example(kind: type) -> None:
@@ -63,3 +72,8 @@ def test_an_example_works(language: str, code: str, tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
     assert '"step": 2' in lines
     assert "NaN" not in lines
+
+
+@pytest.mark.parametrize("code", SHOWN)
+def test_a_page_shows_what_works(code: str) -> None:
+    exec(compile(code, "docs", "exec"), {})

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from longspan.memories.sinks import Sinks
     from longspan.mixers.convolution import Convolution
     from longspan.mixers.gru import GRU
+    from longspan.mixers.linformer import Linformer
     from longspan.mixers.lstm import LSTM
+    from longspan.mixers.nystrom import Nystrom
     from longspan.mixers.rnn import RNN
     from longspan.mixers.softmax import Attention, Softmax
     from longspan.models.decoder import Decoder, DecoderConfig
@@ -72,7 +74,9 @@ _HOMES = {
     "longspan.mixers.softmax": ("Attention", "Softmax"),
     "longspan.mixers.convolution": ("Convolution",),
     "longspan.mixers.gru": ("GRU",),
+    "longspan.mixers.linformer": ("Linformer",),
     "longspan.mixers.lstm": ("LSTM",),
+    "longspan.mixers.nystrom": ("Nystrom",),
     "longspan.mixers.rnn": ("RNN",),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
@@ -133,9 +137,11 @@ __all__ = [
     "Infini",
     "Interpolated",
     "Learned",
+    "Linformer",
     "LongspanError",
     "NoMemory",
     "NoPosition",
+    "Nystrom",
     "Recent",
     "Rotary",
     "Run",

@@ -46,6 +46,7 @@ class Layer:
             pattern every mixer takes whether it is causal.
         exact: refuse a memory that does not cover the pattern.
         dropout: of attention weights.
+        place_dropout: of what a position makes of places alone (`Order.dropout`).
         norm: normalises what the mixer reads (pre-norm); None reads it as it is.
     """
 
@@ -59,6 +60,7 @@ class Layer:
     kernel: Kernel
     exact: bool = True
     dropout: float = 0.0
+    place_dropout: float = 0.0
     norm: nn.Module | None = field(default=None, compare=False)
 
 
@@ -130,6 +132,14 @@ class Mixing(nn.Module):
 
     def begun(self, layer: int) -> None:
         """Called when the weights of layer `layer` of a stack are drawn: what they start from."""
+
+    @property
+    def common(self) -> Hashable:
+        """Layers of a stack with the same value may `share` parameters; None has none to share."""
+        return None
+
+    def share(self, first: Mixing) -> None:
+        """Called on later layers of a stack: use the first layer's parameters where asked to."""
 
     def read(self, x: Tensor) -> Tensor:
         """`x` as the mixer reads it: normalised in a pre-norm block."""

@@ -263,7 +263,14 @@ class Bias:
 
 
 class Order(nn.Module):
-    """A position built for one layer: what it adds to the scores and does to queries and keys."""
+    """A position built for one layer: what it adds to the scores and does to queries and keys.
+
+    Attributes:
+        dropout: probability of dropping, in training, a number of what it makes of places alone;
+            for positions whose authors do. The layer sets it.
+    """
+
+    dropout: float = 0.0
 
     def bias(self, q: Tensor, pairs: Pairs) -> Bias | None:
         """What is added to the scaled scores. `q` (B, H, T, D) is un-rotated."""

@@ -34,8 +34,10 @@ from longspan import (
     Infini,
     Interpolated,
     Learned,
+    Linformer,
     NoMemory,
     NoPosition,
+    Nystrom,
     Recent,
     Rotary,
     Scaled,
@@ -103,6 +105,10 @@ MIXERS: list[Mixer] = [
     GRU(),
     Convolution(),
     Convolution(width=1),
+    Linformer(30, 4),
+    Linformer(8, 5, sharing="none"),
+    Nystrom(3, convolution=3),
+    Nystrom(16, start="original", convolution=0),
 ]
 """How tokens meet, but for softmax attention, whose four words stand above."""
 VOCABULARY = 23

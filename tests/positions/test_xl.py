@@ -177,3 +177,65 @@ def test_the_higher_the_layer_the_fewer_heads_prefer_anything(
 def test_a_preference_that_is_no_number_is_refused(near: float) -> None:
     with pytest.raises(ConfigError, match=r"position\.near must be 0 or more, not"):
         XL(near=near)
+
+
+# -- dropout --------------------------------------------------------------------------------------
+
+
+WIDE = 64
+
+
+def seen(order: XLOrder, pairs: Pairs) -> Tensor:
+    """R itself, (B, T, S): query i reads its number i, where W_r is one and v is zero."""
+    q = torch.eye(WIDE, dtype=torch.float64).expand(2, 1, -1, -1)
+    return order.bias(q, pairs).dense(1)[:, 0] * WIDE**0.5
+
+
+def plain(dropout: float) -> XLOrder:
+    built = XL().build(WIDE, 1, WIDE).double()
+    assert isinstance(built, XLOrder)
+    nn.init.eye_(built.r.weight)
+    built.dropout = dropout
+    return built
+
+
+@pytest.mark.parametrize("promised", [True, False], ids=["shift", "gathered"])
+@torch.no_grad()
+def test_in_training_numbers_of_r_are_dropped_and_the_others_grow(promised: bool) -> None:
+    torch.manual_seed(0)
+    share, draws = 0.25, 40
+    dropping = plain(share)
+    pairs = consecutive(2, 40, WIDE, Full())
+    expected = seen(plain(0.0), pairs)
+    dropped = numbers = 0
+    mean = torch.zeros_like(expected)
+    for _ in range(draws):
+        fresh = consecutive(2, 40, WIDE, Full())
+        made = seen(dropping, fresh if promised else as_scattered(fresh))
+        kept = (made != 0) | (expected == 0)
+        torch.testing.assert_close(made[kept], expected[kept] / (1 - share), **EXACT)
+        # every row of the batch meets the same R
+        assert torch.equal(made[0], made[1])
+        mean += made / draws
+        dropped += int((~kept[0]).sum())
+        numbers += int((expected[0] != 0).sum())
+    spread = (share * (1 - share) / numbers) ** 0.5
+    # each pair reads a number of its own, so all are drawn by themselves
+    assert abs(dropped / numbers - share) < 5 * spread
+    # what is learnt from is right on average, to about the standard deviation of the mean
+    error = (mean - expected).abs().mean()
+    typical = expected.abs().mean() * (share / (1 - share) / draws) ** 0.5
+    assert error < 1.2 * typical
+    # and in evaluation nothing is dropped
+    torch.testing.assert_close(seen(dropping.eval(), pairs), expected, **EXACT)
+
+
+@torch.no_grad()
+def test_layers_that_share_their_pairs_drop_the_same() -> None:
+    pairs, one, other = consecutive(2, 8, WIDE, Full()), plain(0.5), plain(0.5)
+    assert torch.equal(seen(one, pairs), seen(other, pairs))
+    assert not torch.equal(seen(one, pairs), seen(one, consecutive(2, 8, WIDE, Full())))
+    # a layer that drops nothing is not given what another dropped
+    torch.testing.assert_close(
+        seen(plain(0.0), pairs), seen(one.eval(), consecutive(2, 8, WIDE, Full())), **EXACT
+    )

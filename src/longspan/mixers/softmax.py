@@ -55,6 +55,7 @@ class Attention(Mixing):
         position, pattern, memory, kernel: the four slots.
         score: how a query and a key are compared; by their scaled product unless said otherwise.
         dropout: probability of dropping an attention weight, in training.
+        place_dropout: probability of dropping a number of Transformer-XL's R, in training.
         norm: normalises what the layer reads, the memory included; the memory itself keeps the
             hidden states as they came (pre-norm). None reads them as they are.
         exact: refuse a memory that does not cover the pattern, with which a stream in pieces
@@ -78,6 +79,7 @@ class Attention(Mixing):
         kernel: Kernel | None = None,
         score: Score | None = None,
         dropout: float = 0.0,
+        place_dropout: float = 0.0,
         norm: nn.Module | None = None,
         exact: bool = True,
     ) -> None:
@@ -111,6 +113,7 @@ class Attention(Mixing):
         self.v = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
         self.o = nn.Linear(inner, dim, bias=False)
         self.order = self.position.build(dim, heads, head_dim)
+        self.order.dropout = place_dropout
         self.order.begin(0)
         self.comparison: Comparison = self.score.build(heads, head_dim)
         segment = self.pattern.segment
@@ -199,6 +202,14 @@ class Attention(Mixing):
 
     def begun(self, layer: int) -> None:
         self.order.begin(layer)
+
+    @property
+    def common(self) -> Hashable:
+        return self.position
+
+    def share(self, first: Mixing) -> None:
+        assert isinstance(first, Attention), "layers share with those of the same position"
+        self.order.share(first.order)
 
     def pairs(self, carried: Carried, places: Places) -> Pairs:
         past = self.keeper.slots(carried)
@@ -291,6 +302,7 @@ class Softmax(Mixer, name="softmax"):
             kernel=layer.kernel,
             score=self.score,
             dropout=layer.dropout,
+            place_dropout=layer.place_dropout,
             norm=layer.norm,
             exact=layer.exact,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,8 +12,8 @@ from longspan.compat import slot_conflicts
 from longspan.errors import ConfigError, Conflict
 from longspan.kernels.auto import Auto
 from longspan.memories.none import NoMemory
-from longspan.mixers.softmax import Attention, Softmax
-from longspan.mixing import Layer, Mixer
+from longspan.mixers.softmax import Softmax
+from longspan.mixing import Layer, Mixer, Mixing
 from longspan.models.block import (
     NORMS,
     ActivationName,
@@ -57,7 +57,8 @@ class StackConfig:
         placement: of the norms, "pre" or "post".
         final_norm: one more norm after the last layer.
         activation: "relu", "gelu" or "swiglu".
-        dropout: of embeddings, mixers' output and feed-forward, in training.
+        dropout: of embeddings, Transformer-XL's R, mixers' output, feed-forward (after either map)
+            and the last layer's output, in training.
         attention_dropout: of attention weights, in training.
     """
 
@@ -137,6 +138,7 @@ class StackConfig:
             kernel=self.kernel,
             exact=self.exact,
             dropout=self.attention_dropout,
+            place_dropout=self.dropout,
         )
 
     def each_layer(self) -> Iterator[tuple[Mixer, Layer, Different]]:
@@ -296,15 +298,15 @@ class Stack(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         shrink = (2 * len(self.layers)) ** -0.5
-        first: dict[Position, Attention] = {}
+        first: dict[Hashable, Mixing] = {}
         for layer, block in enumerate(self.blocks()):
             block.mixer.begun(layer)
             for last in (block.mixer.o.weight, block.feed_forward.outer.weight):
                 last.data.mul_(shrink)
-            if isinstance(block.mixer, Attention):
-                attention = first.setdefault(block.mixer.position, block.mixer)
-                if attention is not block.mixer:
-                    block.mixer.order.share(attention.order)
+            if block.mixer.common is not None:
+                one = first.setdefault(block.mixer.common, block.mixer)
+                if one is not block.mixer:
+                    block.mixer.share(one)
 
 
 def make_norm(config: StackConfig) -> nn.Module:

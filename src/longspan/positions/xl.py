@@ -5,6 +5,9 @@
 with R the sinusoid of the distance, u and v learned (r_w_bias and r_r_bias in the authors' code),
 both terms scaled by 1/√D. Beyond the paper: distances of any two places, not only of neighbouring
 slots, so that a memory may hold tokens from anywhere; and keys after their query, for encoders.
+
+In training numbers of R are dropped like those of embeddings, as in the authors' code: once a call,
+for all heads, rows, and layers that share pattern and memory.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from longspan.errors import ConfigError
 from longspan.lookup import LookedUp
@@ -133,9 +137,10 @@ class XLOrder(Order):
         X is D, or C where few queries meet many distances: then it is cheaper to bring W_r to the
         queries than to every R.
         """
+        drops = self.dropout if self.training else 0.0
         sinusoid = pairs.once(
-            ("xl", low, high, self.config.clamp, query.dtype),
-            lambda: self._sinusoid(low, high, query),
+            ("xl", low, high, self.config.clamp, query.dtype, drops),
+            lambda: dropout(self._sinusoid(low, high, query), drops),
         )
         heads, head_dim = self.u.shape
         t, n = query.shape[2] * query.shape[0], sinusoid.shape[0]
