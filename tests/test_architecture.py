@@ -35,7 +35,7 @@ LAYERS = [
     ["registry"],
     ["state"],
     ["slots"],
-    ["alignment", "buffer", "comparing", "lookup", "rotation", "mixing"],
+    ["alignment", "buffer", "comparing", "lookup", "rotation", "tiles", "mixing"],
     # the four words, and how a query and a key are compared: one idea, one file
     ["positions*", "patterns*", "memories*", "kernels*", "scores*"],
     ["compat", "lowrank", "recurrence"],

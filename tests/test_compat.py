@@ -21,6 +21,7 @@ from longspan import (
     Decoder,
     DecoderConfig,
     EncoderConfig,
+    Fixed,
     Full,
     General,
     IncompatibleConfig,
@@ -32,10 +33,13 @@ from longspan import (
     Segments,
     Shaw,
     Sinusoidal,
+    Strided,
     Window,
 )
 from longspan.compat import refuse, score_conflicts, slot_conflicts
 from longspan.errors import ConfigError, Conflict
+from longspan.kernels.blocked import Blocked
+from longspan.kernels.reference import Reference
 from longspan.kernels.sdpa import SDPA
 from longspan.mixers.softmax import Softmax
 from longspan.mixing import Mixer
@@ -80,6 +84,17 @@ def test_c1_a_rotation_needs_a_product() -> None:
     )
     for score, position in ((General(), Rotary()), (Additive(), T5()), (Concat(), XL())):
         assert score_conflicts(score, position) == []
+
+
+def test_k2_what_is_merged_needs_the_sums() -> None:
+    (conflict,) = slot_conflicts(XL(), Strided(4), Cache(), SDPA())
+    assert str(conflict) == (
+        "[K2] pattern='strided' merges answers over two sets of keys by their sums, which "
+        "kernel='sdpa' does not tell. Use kernel 'auto', 'blocked' or 'reference'."
+    )
+    for kernel in (Auto(), Blocked(), Reference()):
+        assert rules(XL(), Strided(4), Cache(), kernel) == []
+    assert rules(XL(), Fixed(4), Cache(), SDPA()) == []
 
 
 def test_m1_what_looks_both_ways_has_no_past() -> None:
@@ -221,4 +236,4 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Rules of recipes (T…) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    assert rules == {"P1", "K1", "M1", "M2", "M3", "D1", "E1", "S1", "S2", "S3", "S4", "C1"}
+    assert rules == {"P1", "K1", "K2", "M1", "M2", "M3", "D1", "E1", "S1", "S2", "S3", "S4", "C1"}

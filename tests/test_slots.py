@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from longspan import Causal, Segments
 from longspan.errors import InputError
-from longspan.slots import Pairs, Places
+from longspan.slots import Pairs, Places, Side
 from longspan.state import EMPTY
 from tests.streams import Call, streams
 
@@ -79,7 +79,7 @@ def test_distances_need_no_order() -> None:
     now = torch.tensor([[100, 101]])
     keys = torch.tensor([[7, EMPTY, 99, 100, 101]])
     visible = keys[:, None] != EMPTY
-    pairs = Pairs(now, keys, visible.expand(1, 2, 5), consecutive=False, causal=True)
+    pairs = Pairs(Side(now), Side(keys), lambda: visible.expand(1, 2, 5), causal=True, run=0)
     distance = pairs.distance()[0]
     assert distance[:, [0, 2, 3, 4]].tolist() == [[93, 1, 0, -1], [94, 2, 1, 0]]
     # small numbers also where a slot is empty, so that angles stay exact

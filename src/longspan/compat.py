@@ -46,6 +46,15 @@ def slot_conflicts(
                 "Use kernel 'auto', 'blocked' or 'reference'.",
             )
         )
+    if len(pattern.near()) > 1 and kernel is not None and not kernel.sums:
+        found.append(
+            Conflict(
+                "K2",
+                f"pattern='{pattern.name}' merges answers over two sets of keys by their sums, "
+                f"which kernel='{kernel.name}' does not tell.",
+                "Use kernel 'auto', 'blocked' or 'reference'.",
+            )
+        )
     if not pattern.causal and (memory.length != 0 or memory.folds):
         found.append(
             Conflict(

@@ -79,21 +79,18 @@ class RotationOrder(Order):
         self.head_dim = head_dim
 
     def rotate(self, q: Tensor, k: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        cos, sin = self._angles(pairs, q.dtype)
-        t = q.shape[2]
-        # the call's own tokens are the last T keys
-        return _turn(q, cos[:, :, -t:], sin[:, :, -t:]), _turn(k, cos, sin)
+        def make() -> list[Tensor]:
+            return [self._angles(offset, q.dtype) for offset in pairs.offsets()]
 
-    def _angles(self, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        def make() -> Tensor:
-            exact = torch.promote_types(dtype, torch.float32)
-            _, offset = pairs.offsets()
-            speeds = self.config.speeds(self.head_dim, offset.device).to(exact)
-            angle = offset[:, None, :, None].to(exact) * speeds
-            return (torch.stack([angle.cos(), angle.sin()]) * self.config.growth).to(dtype)
+        of_q, of_k = pairs.once((self.config, self.head_dim, q.dtype), make)
+        return _turn(q, of_q), _turn(k, of_k)
 
-        both = pairs.once((self.config, self.head_dim, dtype), make)
-        return both[0], both[1]
+    def _angles(self, offset: Tensor, dtype: torch.dtype) -> Tensor:
+        """Cosines and sines, (2, 1 or B, 1, N, D/2)."""
+        exact = torch.promote_types(dtype, torch.float32)
+        speeds = self.config.speeds(self.head_dim, offset.device).to(exact)
+        angle = offset[:, None, :, None].to(exact) * speeds
+        return (torch.stack([angle.cos(), angle.sin()]) * self.config.growth).to(dtype)
 
 
 def geometric(base: float, head_dim: int, device: torch.device) -> Tensor:
@@ -102,6 +99,6 @@ def geometric(base: float, head_dim: int, device: torch.device) -> Tensor:
     return base ** (-pair / head_dim)
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x.chunk(2, -1)
+def _turn(x: Tensor, angles: Tensor) -> Tensor:
+    (a, b), (cos, sin) = x.chunk(2, -1), angles
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from longspan.errors import ConfigError, InputError
 from longspan.registry import Component
 from longspan.state import EMPTY, Carried
+
+Made = TypeVar("Made")
 
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Hidden states (B, S, C) to keys and values (B, H, S, D), with the weights of today."""
@@ -151,23 +153,59 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Side:
+    """One side of a meeting: where queries stand, or keys.
+
+    Attributes:
+        pos: (B, N) int64 positions; `EMPTY` where a key's slot holds nothing.
+        doc: (B, N) int64, documents begun in this call up to and with each; None if none.
+        opened: (B, N) int64, that of `Places`, of queries in training; None otherwise.
+    """
+
+    pos: Tensor
+    doc: Tensor | None = None
+    opened: Tensor | None = None
+
+    def take(self, slots: Tensor, filler: int | None = None) -> Side:
+        """Those at `slots` (1 or B, N, t) int64, N rows after one another for each of the batch.
+
+        A negative slot gives the first one's, standing at `filler` if that is given.
+        """
+        index = slots.clamp(min=0).expand(self.pos.shape[0], -1, -1)
+
+        def pick(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.gather(1, index.flatten(1)).view(rows)
+
+        rows = (-1, index.shape[2])
+        pos = self.pos.gather(1, index.flatten(1)).view_as(index)
+        if filler is not None:
+            pos = pos.masked_fill(slots < 0, filler)
+        return Side(pos.view(rows), pick(self.doc), pick(self.opened))
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Which query meets which key in one call, and how far apart they are.
 
     Attributes:
-        q_pos: (B, T) int64.
-        k_pos: (B, S) int64, the past first; `EMPTY` where a slot holds nothing.
-        visible: (B, T, S) bool.
-        consecutive: neighbouring slots hold neighbouring positions, so that query i stands
-            S - T + i - j after key j wherever the pair is visible.
+        q, k: where queries (B, T) and keys (B, S) stand, the past first.
+        see: makes `visible`, which a long call never asks for as a whole.
         causal: no visible key stands after its query.
+        run: the last so many keys are consecutive: neighbouring slots hold positions `step` apart,
+            and query i stands step · (S - T - ahead + i - j) after key j wherever they meet.
+        step, ahead: keys of the run are `step` apart, and `ahead` of them stand after the last
+            query.
+        pattern: of a call, for making tiles of it; None of a tile.
     """
 
-    q_pos: Tensor
-    k_pos: Tensor
-    visible: Tensor
-    consecutive: bool
+    q: Side
+    k: Side
+    see: Callable[[], Tensor]
     causal: bool
+    run: int
+    step: int = 1
+    ahead: int = 0
+    pattern: Pattern | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
@@ -180,23 +218,47 @@ class Pairs:
             pattern: which pairs may meet.
             consecutive: the memory's trait.
         """
-        k_pos = torch.cat([past, places.keys], 1)
-        visible = pattern.mask(places.pos, k_pos, places.opened)
+        q, k = Side(places.pos, places.doc, places.opened), Side(torch.cat([past, places.keys], 1))
         if places.doc is not None:
-            k_doc = torch.cat([torch.zeros_like(past), places.doc], 1)
-            visible = visible & (places.doc[:, :, None] == k_doc[:, None, :])
-        return Pairs(places.pos, k_pos, visible, consecutive, pattern.causal)
+            k = replace(k, doc=torch.cat([torch.zeros_like(past), places.doc], 1))
+        t, s = q.pos.shape[1], k.pos.shape[1]
+        run = s if consecutive else t
+        return Pairs(q, k, lambda: pattern.shows(q, k), pattern.causal, run, pattern=pattern)
+
+    @property
+    def q_pos(self) -> Tensor:
+        """(B, T) int64."""
+        return self.q.pos
+
+    @property
+    def k_pos(self) -> Tensor:
+        """(B, S) int64; `EMPTY` where a slot holds nothing."""
+        return self.k.pos
+
+    @property
+    def visible(self) -> Tensor:
+        """(B, T, S) bool."""
+        return self.once("visible", self.see)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(T, S)."""
         return self.q_pos.shape[1], self.k_pos.shape[1]
 
-    def once(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    @property
+    def consecutive(self) -> bool:
+        """Whether all keys are of the run."""
+        return self.run == self.shape[1]
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
         """What `make` gives, computed once a call and shared by the layers of a stack."""
         if key not in self.memo:
             self.memo[key] = make()
         return self.memo[key]
+
+    def afresh(self) -> Pairs:
+        """The same pairs, of what was computed once only who sees whom."""
+        return replace(self, memo={"visible": self.visible})
 
     def offsets(self) -> tuple[Tensor, Tensor]:
         """Positions relative to the call's first slot: (1 or B, T) and (1 or B, S) int64.
@@ -206,8 +268,9 @@ class Pairs:
         """
         t, s = self.shape
         if self.consecutive:
-            slots = torch.arange(t - s, t, device=self.q_pos.device)[None]
-            return slots[:, s - t :], slots
+            first = t + self.ahead - s
+            slots = torch.arange(first, first + s, device=self.q_pos.device)[None]
+            return slots[:, -first : t - first] * self.step, slots * self.step
         origin = self.q_pos[:, :1]
         k = torch.where(self.k_pos == EMPTY, origin, self.k_pos)
         return self.q_pos - origin, k - origin
@@ -328,6 +391,29 @@ class Position(Component, kind="position", folder="longspan.positions"):
 
 
 @dataclass(frozen=True)
+class Near:
+    """Keys that a query may see around itself, by distance.
+
+    From `back` positions before the query's own block to `ahead` after it. Keys of a causal pattern
+    end at the query all the same.
+
+    Attributes:
+        back: None for no limit.
+        ahead: 0 in a causal pattern.
+        block: positions in a block, which begins where the position is a multiple of it; 1 for the
+            query itself.
+        step: only every so many-th position, counted from the query (where `block` is 1).
+        beyond: only keys farther than that, in a pattern of several parts.
+    """
+
+    back: int | None
+    ahead: int = 0
+    block: int = 1
+    step: int = 1
+    beyond: int = -1
+
+
+@dataclass(frozen=True)
 class Pattern(Component, kind="pattern", folder="longspan.patterns"):
     """Which pairs may meet? A causal pattern says the first position that each query may see.
 
@@ -378,6 +464,25 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         if self.sinks:
             seen = seen | ((k > EMPTY) & (k < self.sinks))
         return (k <= q_pos[:, :, None]) & seen
+
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        """Where the keys of a query lie, so that a long call can be computed in tiles (`tiles.py`).
+
+        Keys that `far` marks aside. Where there are several parts, each pair belongs to one. ()
+        for a call that is computed whole. More may be named than is seen: `mask` decides.
+        """
+        return ()
+
+    def far(self, k_pos: Tensor) -> Tensor | None:
+        """(B, S) bool, the keys that are seen from farther than `near` says; None if none is."""
+        return (k_pos > EMPTY) & (k_pos < self.sinks) if self.sinks else None
+
+    def shows(self, q: Side, k: Side) -> Tensor:
+        """(B, T, S) bool: `mask` within each document."""
+        seen = self.mask(q.pos, k.pos, q.opened)
+        if q.doc is not None and k.doc is not None:
+            seen = seen & (q.doc[:, :, None] == k.doc[:, None, :])
+        return seen
 
 
 @dataclass(frozen=True)
@@ -524,9 +629,12 @@ class Kernel(Component, kind="kernel", folder="longspan.kernels"):
 
     Traits:
         weighs: it forms the weights, so that a position may add to the values.
+        sums: it can tell each query's sum of exponentials, so that answers over disjoint keys
+            can be merged.
     """
 
     weighs: ClassVar[bool] = True
+    sums: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(
@@ -552,3 +660,19 @@ class Kernel(Component, kind="kernel", folder="longspan.kernels"):
         Returns:
             (B, H, T, D). Where a query sees nothing the numbers are finite and meaningless.
         """
+
+    def summed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """As a call, and (B, H, T), the logarithm of each query's sum of exponentials.
+
+        Where a query sees nothing it is so low that `merge` gives the answer no weight.
+        """
+        raise NotImplementedError(f"kernel {self.name!r} has no sums")

@@ -115,7 +115,7 @@ def test_pieces_equal_one_pass(config: DecoderConfig, size: int) -> None:
 def test_kernels_equal_the_reference(config: DecoderConfig, kernel: Kernel) -> None:
     """Output, state and gradient, in training over two segments and in evaluation."""
     if replace(config, kernel=kernel).conflicts():
-        pytest.skip("this kernel forms no weights, so the rule K1 refuses it")
+        pytest.skip("this kernel tells neither weights nor sums: the rules K1 and K2 refuse it")
     inputs, starts = tokens(3, 16), torch.zeros(3, 16, dtype=torch.bool)
     starts[1, 5] = getattr(config.memory, "init", "empty") == "empty"
     results = []

@@ -11,7 +11,7 @@ from longspan.kernels.auto import Auto
 from longspan.kernels.blocked import Blocked
 from longspan.kernels.reference import Reference
 from longspan.kernels.sdpa import SDPA
-from longspan.slots import Bias, Pairs
+from longspan.slots import Bias, Pairs, Side
 
 KERNELS = [Reference(), Blocked(), SDPA(), Auto()]
 SCALE = 0.37
@@ -34,7 +34,7 @@ def pairs(visible: Tensor) -> Pairs:
     """Pairs with the visibility given, (B, T, S) bool; kernels look at nothing else."""
     rows, t, s = visible.shape
     positions = torch.arange(s).expand(rows, -1)
-    return Pairs(positions[:, s - t :], positions, visible, consecutive=True, causal=True)
+    return Pairs(Side(positions[:, s - t :]), Side(positions), lambda: visible, causal=True, run=s)
 
 
 def inputs(

@@ -21,13 +21,13 @@ from tests.kernels.cases import SCALE, Given, inputs, pairs
     ],
 )
 def test_the_choice_on_a_cpu(dtype: torch.dtype, queries: int, name: str) -> None:
-    assert choose(torch.zeros(1, 2, queries, 4, dtype=dtype), weighs=False) == name
+    assert choose(torch.zeros(1, 2, queries, 4, dtype=dtype), whole=False) == name
 
 
 def test_elsewhere_it_is_fused() -> None:
     queries = torch.zeros(1, 2, 64, 4, device="meta")
-    assert choose(queries, weighs=False) == "sdpa"
-    assert choose(queries, weighs=True) == "reference"
+    assert choose(queries, whole=False) == "sdpa"
+    assert choose(queries, whole=True) == "reference"
 
 
 def test_it_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longspan.slots import Order, Pairs, Pattern, Places
+from longspan.slots import Order, Pairs, Pattern, Places, Side
 from longspan.state import EMPTY
 
 EXACT = {"atol": 1e-12, "rtol": 0.0}
@@ -24,12 +24,12 @@ def scattered(rows: list[list[int]], length: int, start: int = 40) -> Pairs:
     now = torch.arange(start, start + length).expand(len(rows), -1)
     k_pos = torch.cat([past, now], 1)
     visible = (k_pos[:, None, :] != EMPTY) & (k_pos[:, None, :] <= now[:, :, None])
-    return Pairs(now, k_pos, visible, consecutive=False, causal=True)
+    return Pairs(Side(now), Side(k_pos), lambda: visible, causal=True, run=0)
 
 
 def as_scattered(pairs: Pairs) -> Pairs:
     """The same pairs, without the promise that neighbouring slots hold neighbours."""
-    return Pairs(pairs.q_pos, pairs.k_pos, pairs.visible, consecutive=False, causal=pairs.causal)
+    return Pairs(pairs.q, pairs.k, lambda: pairs.visible, causal=pairs.causal, run=0)
 
 
 def vectors(rows: int, heads: int, length: int, width: int, seed: int = 0) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from longspan import XL, Causal, ConfigError, Full, Segments
 from longspan.lookup import LookedUp
-from longspan.positions.xl import SkewedBias, XLOrder
+from longspan.positions.xl import Beside, SkewedBias, Waves, XLOrder
 from longspan.slots import Pairs
 from longspan.state import EMPTY
 from tests.positions.places import EXACT, as_scattered, consecutive, scattered, scores, vectors
@@ -67,6 +68,23 @@ def test_every_score(pairs: Pairs, clamp: int | None) -> None:
     xl = order(clamp)
     expected = by_loops(xl, q, k, pairs, clamp)
     torch.testing.assert_close(scores(xl, q, k, pairs, SCALE), expected, **EXACT)
+
+
+@pytest.mark.parametrize("dim", [DIM, 7])
+@pytest.mark.parametrize("run", [0, 4])
+@torch.no_grad()
+def test_every_score_of_keys_far_apart(dim: int, run: int) -> None:
+    """Where distances are many more than keys, each key has its own wave."""
+    rows = [[3, 70_000, 99_998, 99_999], [EMPTY, 12, EMPTY, 99_999]]
+    pairs, xl = replace(scattered(rows, 4, start=100_000), run=run), order(dim=dim)
+    q, k = vectors(2, HEADS, 4, HEAD_DIM), vectors(2, HEADS, 8, HEAD_DIM, seed=1)
+    assert isinstance(xl.bias(q, pairs), Beside if run else Waves)
+    expected = by_loops(xl, q, k, pairs, None)
+    torch.testing.assert_close(scores(xl, q, k, pairs, SCALE), expected, atol=1e-10, rtol=0)
+    each = xl.bias(q, pairs).split(1)
+    torch.testing.assert_close(
+        torch.cat([bias.dense(HEADS) for bias in each]), xl.bias(q, pairs).dense(HEADS), **EXACT
+    )
 
 
 @torch.no_grad()

@@ -51,8 +51,10 @@ def test_the_cost_of_a_pattern() -> None:
     reading = of_pattern(Segments(4, 4), 12).reading
     # 10 pairs within each of three segments, and 16 with the segment before it of two
     assert reading == (
-        "pattern segments: 62 of 78 pairs meet (79%), a query sees at most 8 of 12 keys"
+        "pattern segments: 62 of 78 pairs meet (79%), a query sees at most 8 of 12 keys\n"
+        "in a call of 4,096 tokens a query sees 6 keys on average; tiles compute 68"
     )
+    assert of_pattern(Full(), 20).reading.endswith("on average; computed whole, it meets 4,096")
     assert "400 of 400 pairs" in of_pattern(Full(), 20).reading
 
 

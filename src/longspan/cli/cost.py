@@ -14,6 +14,7 @@ from longspan.data.tokenizer import FILE, Codec
 from longspan.errors import ConfigError
 from longspan.machine import DTYPES, hardware
 from longspan.measure.cost import cost as count
+from longspan.measure.cost import met
 from longspan.measure.crossover import duels
 from longspan.models.decoder import DecoderConfig
 from longspan.training.recipe import is_imported, read_model, read_recipe
@@ -67,6 +68,8 @@ def cost(
     state = "grows with the stream" if result.state is None else f"{result.state:,} bytes"
     growth = f" by {result.growth:,} bytes a token" if result.growth else ""
     console.print(f"state of a stream: {state}{growth}", highlight=False)
+    for pattern in {layer.pattern: None for mixer, layer, _ in model.each_layer() if mixer.slots}:
+        console.print(f"pattern {pattern.name}: {met(pattern)}", highlight=False)
     console.print(
         "FLOPs: forward, matrix products only, read a segment at a time; a training step costs "
         "about three times as much a token.\nBytes: weights and state read when tokens come one "

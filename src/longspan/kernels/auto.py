@@ -10,8 +10,8 @@ from torch import Tensor
 from longspan.slots import Bias, Kernel, Pairs
 
 
-def choose(q: Tensor, *, weighs: bool) -> str:
-    """Name of the kernel for queries (B, H, T, D), and whether the weights must be formed.
+def choose(q: Tensor, *, whole: bool) -> str:
+    """Name of the kernel for queries (B, H, T, D), and whether weights or sums must be told.
 
     Double precision asks for exactness and gets the reference. On CPUs one head at a time is the
     fastest wherever there are many queries; a few queries (streaming token by token) are a few
@@ -21,7 +21,7 @@ def choose(q: Tensor, *, weighs: bool) -> str:
         return "reference"
     if q.device.type == "cpu":
         return "blocked" if q.shape[2] >= 32 else "reference"
-    return "reference" if weighs else "sdpa"
+    return "reference" if whole else "sdpa"
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,18 @@ class Auto(Kernel, name="auto"):
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        chosen = Kernel.find(choose(q, weighs=bias is not None and bias.weighs))()
+        chosen = Kernel.find(choose(q, whole=bias is not None and bias.weighs))()
         return chosen(q, k, v, pairs, bias, scale, dropout)
+
+    def summed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        chosen = Kernel.find(choose(q, whole=True))()
+        return chosen.summed(q, k, v, pairs, bias, scale, dropout)

@@ -31,6 +31,33 @@ class Blocked(Kernel, name="blocked"):
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
+        return self._run(q, k, v, pairs, bias, scale, dropout, sums=None)
+
+    def summed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        sums: list[Tensor] = []
+        out = self._run(q, k, v, pairs, bias, scale, dropout, sums)
+        return out, torch.cat(sums)
+
+    def _run(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float,
+        sums: list[Tensor] | None,
+    ) -> Tensor:
         t, s = pairs.shape
         rows = max(1, BLOCK // (t * s))
         masks = pairs.additive(q.dtype).split(rows)
@@ -38,7 +65,7 @@ class Blocked(Kernel, name="blocked"):
         blocks = []
         parts = zip((q * scale).split(rows), k.split(rows), v.split(rows), strict=True)
         for (qs, ks, vs), mask, added in zip(parts, masks, biases, strict=True):
-            heads = []
+            heads, each = [], []
             # unbound once: the gradient of a slice is a whole tensor of zeros with a slice in it
             slices = zip(qs.unbind(1), ks.transpose(2, 3).unbind(1), vs.unbind(1), strict=True)
             for head, (query, key, value) in enumerate(slices):
@@ -46,6 +73,9 @@ class Blocked(Kernel, name="blocked"):
                     scores = torch.baddbmm(mask, query, key)
                 else:
                     scores = (mask + added.head(head).to(q.dtype)).baddbmm_(query, key)
+                if sums is not None:
+                    exact = torch.promote_types(scores.dtype, torch.float32)
+                    each.append(scores.to(exact).logsumexp(-1))
                 probs = torch.dropout(scores.softmax(-1), dropout, dropout > 0)
                 if added is not None and added.weighs:
                     heads.append(torch.baddbmm(added.answer(head, probs), probs, value))
@@ -53,5 +83,7 @@ class Blocked(Kernel, name="blocked"):
                     heads.append(probs @ value)
             # in the order in which the heads are joined again, so that joining copies nothing
             blocks.append(torch.stack(heads, 2))
+            if sums is not None:
+                sums.append(torch.stack(each, 1))
         out = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         return out.transpose(1, 2)

@@ -12,12 +12,16 @@ from longspan.slots import Bias, Kernel, Pairs
 
 def weights(q: Tensor, k: Tensor, pairs: Pairs, bias: Bias | None, scale: float) -> Tensor:
     """Attention weights (B, H, T, S), each row summing to 1 over what its query may see."""
-    scores = q @ k.transpose(-1, -2) * scale
+    return scores(q, k, pairs, bias, scale).softmax(-1)
+
+
+def scores(q: Tensor, k: Tensor, pairs: Pairs, bias: Bias | None, scale: float) -> Tensor:
+    """What the weights are the softmax of: (B, H, T, S)."""
+    made = q @ k.transpose(-1, -2) * scale
     if bias is not None:
-        scores = scores + bias.dense(q.shape[1])
+        made = made + bias.dense(q.shape[1])
     # where nothing is visible every score is equally low: finite weights that nobody reads
-    scores = scores.masked_fill(~pairs.visible[:, None], torch.finfo(scores.dtype).min)
-    return scores.softmax(-1)
+    return made.masked_fill(~pairs.visible[:, None], torch.finfo(made.dtype).min)
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,27 @@ class Reference(Kernel, name="reference"):
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        probs = weights(q, k, pairs, bias, scale).to(v.dtype)
-        probs = torch.dropout(probs, dropout, dropout > 0)
-        out = probs @ v
-        if bias is None or not bias.weighs:
-            return out
-        more = [bias.answer(head, each) for head, each in enumerate(probs.unbind(1))]
-        return out + torch.stack(more, 1)
+        return _answer(weights(q, k, pairs, bias, scale), v, bias, dropout)
+
+    def summed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pairs: Pairs,
+        bias: Bias | None,
+        scale: float,
+        dropout: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        made = scores(q, k, pairs, bias, scale)
+        exact = torch.promote_types(made.dtype, torch.float32)
+        return _answer(made.softmax(-1), v, bias, dropout), made.to(exact).logsumexp(-1)
+
+
+def _answer(probs: Tensor, v: Tensor, bias: Bias | None, dropout: float) -> Tensor:
+    probs = torch.dropout(probs.to(v.dtype), dropout, dropout > 0)
+    out = probs @ v
+    if bias is None or not bias.weighs:
+        return out
+    more = [bias.answer(head, each) for head, each in enumerate(probs.unbind(1))]
+    return out + torch.stack(more, 1)

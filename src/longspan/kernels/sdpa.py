@@ -16,6 +16,7 @@ class SDPA(Kernel, name="sdpa"):
     """Fused attention. A bias is made whole first, since SDPA takes it as one tensor."""
 
     weighs: ClassVar[bool] = False
+    sums: ClassVar[bool] = False
 
     def __call__(
         self,

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 
 from longspan.models.decoder import Decoder, DecoderConfig
+from longspan.slots import Pairs, Pattern, Places
 from longspan.state import State
+from longspan.tiles import tiling
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,38 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     reads["scores"] += state if state is not None else growth * keys
     parts = {name: Part(numbers[name], 2.0 * products[name], float(reads[name])) for name in PARTS}
     return Cost(parts, state, growth)
+
+
+@dataclass(frozen=True)
+class Met:
+    """Which keys a query meets in one long call, on average.
+
+    Attributes:
+        length: tokens of the call.
+        seen: keys that a query sees.
+        computed: keys whose scores are computed; all of the call's if it is computed whole.
+    """
+
+    length: int
+    seen: float
+    computed: float
+
+    def __str__(self) -> str:
+        how = "tiles compute" if self.computed < self.length else "computed whole, it meets"
+        return (
+            f"in a call of {self.length:,} tokens a query sees {self.seen:,.0f} keys on average; "
+            f"{how} {self.computed:,.0f}"
+        )
+
+
+def met(pattern: Pattern, length: int = 4096) -> Met:
+    """Counts the pairs of a call of `length` tokens from the beginning of a document."""
+    places, _ = Places.of(torch.zeros(1, dtype=torch.long), length)
+    pairs = Pairs.of(places, places.pos[:, :0], pattern, consecutive=True)
+    tiles = tiling(pairs, heads=1)
+    if tiles is None:
+        return Met(length, float(pairs.visible.sum()) / length, length)
+    return Met(length, tiles.visible / length, tiles.computed / length)
 
 
 PARTS = ("embedding", "projections", "scores", "feed-forward", "head")

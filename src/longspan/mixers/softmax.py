@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -37,6 +38,7 @@ from longspan.slots import (
     Sizes,
 )
 from longspan.state import Carried, State
+from longspan.tiles import fold, tiling
 
 
 class Attention(Mixing):
@@ -227,14 +229,28 @@ class Attention(Mixing):
         q, k, v = self._split(self.q(read)), *self._project(read)
         past = self._recall(carried, pairs)
         keys, values = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
-        turned, keys, bias = self._meet(q, keys, pairs)
-        dropout = self.dropout if self.training else 0.0
-        values = each_head(values, self.heads)
-        out = self.kernel(turned, keys, values, pairs, bias, self.head_dim**-0.5, dropout)
+        tiles = pairs.once(("tiles", self.heads), lambda: tiling(pairs, self.heads))
+        if tiles is None:
+            out, _ = self._attend(q, keys, values, pairs)
+        else:
+            attend = partial(self._attend, summed=len(tiles.parts) > 1)
+            weights = (*self.order.parameters(), *self.comparison.parameters())
+            out = fold(tiles, q, keys, values, attend, weights)
         first = self.pattern.first(places.pos, places.opened)
         out = self.keeper.answer(out, Question(read, q, places, first), carried)
         carried = self.keeper.write(carried, past, x, k, v, places, self._slack(places))
         return self.o(out.transpose(1, 2).flatten(2)), carried
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, summed: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Position and kernel on a call, or on tiles of it: answers, and sums if asked for."""
+        turned, keys, bias = self._meet(q, k, pairs)
+        v = each_head(v, self.heads)
+        scale, dropout = self.head_dim**-0.5, self.dropout if self.training else 0.0
+        if summed:
+            return self.kernel.summed(turned, keys, v, pairs, bias, scale, dropout)
+        return self.kernel(turned, keys, v, pairs, bias, scale, dropout), None
 
     def weights(self, x: Tensor, carried: Carried, places: Places, pairs: Pairs) -> Tensor:
         """The attention weights (B, H, T, S) of the same call, for looking at."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longspan.slots import Pattern
+from longspan.slots import Near, Pattern
 from longspan.state import EMPTY
 
 
@@ -17,3 +17,6 @@ class Causal(Pattern, name="causal"):
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return torch.full_like(pos, EMPTY + 1)
+
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        return (Near(None),)

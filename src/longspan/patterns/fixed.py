@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.slots import Pattern
+from longspan.slots import Near, Pattern
 from longspan.state import EMPTY
 
 
@@ -42,9 +42,17 @@ class Fixed(Pattern, name="fixed"):
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return torch.full_like(pos, EMPTY + 1)
 
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        return (Near(0, block=self.length),)
+
+    def far(self, k_pos: Tensor) -> Tensor:
+        return self._summary(k_pos) & (k_pos != EMPTY)
+
     def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
         q, k = q_pos[:, :, None], k_pos[:, None, :]
         block = q.div(self.length, rounding_mode="floor")
         same = k.div(self.length, rounding_mode="floor") == block
-        summary = k % self.length >= self.length - self.summary
-        return super().mask(q_pos, k_pos, opened) & (same | summary)
+        return super().mask(q_pos, k_pos, opened) & (same | self._summary(k))
+
+    def _summary(self, pos: Tensor) -> Tensor:
+        return pos % self.length >= self.length - self.summary

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.slots import Pattern
+from longspan.slots import Near, Pattern
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,7 @@ class Segments(Pattern, name="segments"):
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         start = pos.div(self.length, rounding_mode="floor") * self.length
         return (start if opened is None else opened) - self.memory
+
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        # a call of training is one segment, of which half of all pairs are seen
+        return () if opened is not None else (Near(self.memory, block=self.length),)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.slots import Pattern
+from longspan.slots import Near, Pattern
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,6 @@ class SinkWindow(Pattern, name="sinks"):
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return pos - self.reach
+
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        return (Near(self.reach),)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.slots import Pattern
+from longspan.slots import Near, Pattern
 from longspan.state import EMPTY
 
 
@@ -33,6 +33,10 @@ class Strided(Pattern, name="strided"):
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return torch.full_like(pos, EMPTY + 1)
+
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        # two disjoint sets of keys: no tile of neighbouring queries shares the farther ones
+        return Near(self.stride), Near(None, step=self.stride, beyond=self.stride)
 
     def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
         back = q_pos[:, :, None] - k_pos[:, None, :]

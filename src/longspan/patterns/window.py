@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.slots import Pattern
+from longspan.slots import Near, Pattern
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class Window(Pattern, name="window"):
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return pos - self.reach
+
+    def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
+        return (Near(self.reach, step=self.dilation),)
 
     def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
         seen = super().mask(q_pos, k_pos, opened)

@@ -62,7 +62,8 @@ class T5Order(Order):
     def bias(self, q: Tensor, pairs: Pairs) -> Bias:
         t, s = pairs.shape
         if pairs.consecutive:
-            distances = torch.arange(s - 1, -t, -1, device=q.device)
+            last = s - 1 - pairs.ahead
+            distances = torch.arange(last, last - s - t + 1, -1, device=q.device) * pairs.step
             return SlidBias(self.table[:, self._bucket(distances, pairs)], s, q.shape[0])
         key = ("t5", self.config.buckets, self.config.farthest)
         index = pairs.once(key, lambda: self._bucket(pairs.distance(), pairs))

@@ -118,19 +118,53 @@ class XLOrder(Order):
     def bias(self, q: Tensor, pairs: Pairs) -> Bias:
         t, s = pairs.shape
         query = (q + self.v[:, None, :]) * self.scale
-        if pairs.consecutive:
+        parts: list[Bias] = []
+        if pairs.run < s:
+            parts.append(self._scattered(query, pairs, s - pairs.run))
+        if pairs.run:
             # one distance more than there are pairs, so that the skew is a view (`SkewedBias`)
-            low, high = (-1 if pairs.causal else -t), s - 1
-            terms = self._terms(query, pairs, low, high)
-            return SkewedBias(*terms, t, s)
-        distance = pairs.distance()
-        seen = distance[pairs.visible] if pairs.visible.any() else distance.new_zeros(1)
+            low, high = (-1 if pairs.causal else -t), pairs.run - 1
+            terms = self._terms(query, pairs, low - pairs.ahead, high - pairs.ahead, pairs.step)
+            parts.append(SkewedBias(*terms, t, pairs.run))
+        return parts[0] if len(parts) == 1 else Beside(parts)
+
+    def _scattered(self, query: Tensor, pairs: Pairs, count: int) -> Bias:
+        """Of the first `count` keys, which may stand anywhere."""
+        q, k = pairs.offsets()
+        distance, visible = q[:, :, None] - k[:, None, :count], pairs.visible[..., :count]
+        if self.config.clamp is not None:
+            distance = distance.clamp(-self.config.clamp, self.config.clamp)
+        seen = distance[visible] if visible.any() else distance.new_zeros(1)
         low, high = int(seen.min()), int(seen.max())
+        heads, head_dim = self.u.shape
+        whole = self.config.clamp is None and not (self.training and self.dropout)
+        if whole and (high - low) * head_dim > count * self.r.in_features:
+            # fewer keys than distances: each key's own wave
+            weight = self.r.weight.view(heads, head_dim, -1)
+            return self._waves(query @ weight, q, k[:, :count])
         terms = self._terms(query, pairs, low, high)
         return LookedUp(*terms, (high - distance).clamp(0, high - low))
 
+    def _waves(self, query: Tensor, q: Tensor, k: Tensor) -> Bias:
+        """a·sin(w(i - j)) + b·cos(w(i - j)) of queries [a, b] (B, H, T, C), by the sum formulas.
+
+        (a sin wi + b cos wi) · cos wj + (b sin wi - a cos wi) · sin wj
+        """
+        exact = torch.promote_types(query.dtype, torch.float32)
+
+        def angles(offset: Tensor) -> Tensor:
+            angle = offset[..., None].to(exact) * self.frequency.to(exact)
+            return torch.stack([angle.sin(), angle.cos()]).to(query.dtype)
+
+        waves = len(self.frequency)
+        a, b = query[..., :waves], query[..., waves:]
+        b = nn.functional.pad(b, (0, waves - b.shape[-1]))  # an odd width has no last cosine
+        (sin, cos), keys = angles(q)[:, :, None], angles(k)
+        turned = torch.cat([a * sin + b * cos, b * sin - a * cos], -1)
+        return Waves(turned, torch.cat([keys[1], keys[0]], -1).transpose(1, 2))
+
     def _terms(
-        self, query: Tensor, pairs: Pairs, low: int, high: int
+        self, query: Tensor, pairs: Pairs, low: int, high: int, step: int = 1
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Queries (B, H, T, X) and each head's distances (X, N), high first: the term's factors.
 
@@ -139,8 +173,8 @@ class XLOrder(Order):
         """
         drops = self.dropout if self.training else 0.0
         sinusoid = pairs.once(
-            ("xl", low, high, self.config.clamp, query.dtype, drops),
-            lambda: dropout(self._sinusoid(low, high, query), drops),
+            ("xl", low, high, step, self.config.clamp, query.dtype, drops),
+            lambda: dropout(self._sinusoid(low, high, query, step), drops),
         )
         heads, head_dim = self.u.shape
         t, n = query.shape[2] * query.shape[0], sinusoid.shape[0]
@@ -151,9 +185,9 @@ class XLOrder(Order):
             return query, r.permute(1, 2, 0).unbind(0)
         return query @ weight, [sinusoid.T] * heads
 
-    def _sinusoid(self, low: int, high: int, like: Tensor) -> Tensor:
+    def _sinusoid(self, low: int, high: int, like: Tensor, step: int = 1) -> Tensor:
         exact = torch.promote_types(like.dtype, torch.float32)
-        distance = torch.arange(high, low - 1, -1, device=like.device)
+        distance = torch.arange(high, low - 1, -1, device=like.device) * step
         if self.config.clamp is not None:
             distance = distance.clamp(-self.config.clamp, self.config.clamp)
         angle = distance[:, None].to(exact) * self.frequency.to(exact)
@@ -183,3 +217,34 @@ class SkewedBias(Bias):
         width = products.shape[-1] - 1
         flat = products.flatten(1)[:, self.t - 1 : self.t - 1 + self.t * width]
         return flat.unflatten(1, (self.t, width))[..., : self.s]
+
+
+class Waves(Bias):
+    """Any keys, each by its own wave: `query` (B, H, T, X) times `keys` (1 or B, X, S)."""
+
+    def __init__(self, query: Tensor, keys: Tensor) -> None:
+        self.query = query
+        self.heads = query.unbind(1)
+        self.keys = keys
+
+    def split(self, rows: int) -> Sequence[Bias]:
+        parts = self.query.split(rows)
+        keys = self.keys.split(rows) if len(self.keys) > 1 else [self.keys] * len(parts)
+        return [Waves(*both) for both in zip(parts, keys, strict=True)]
+
+    def head(self, head: int) -> Tensor:
+        return self.heads[head] @ self.keys
+
+
+class Beside(Bias):
+    """The keys of one bias, then those of the next."""
+
+    def __init__(self, parts: Sequence[Bias]) -> None:
+        self.parts = parts
+
+    def split(self, rows: int) -> Sequence[Bias]:
+        pieces = zip(*(part.split(rows) for part in self.parts), strict=True)
+        return [Beside(piece) for piece in pieces]
+
+    def head(self, head: int) -> Tensor:
+        return torch.cat([part.head(head) for part in self.parts], -1)

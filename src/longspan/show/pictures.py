@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from longspan.errors import ConfigError
+from longspan.measure.cost import met
 from longspan.patterns.full import Full
 from longspan.slots import Memory, Pairs, Pattern, Places, Position, Sizes
 from longspan.state import EMPTY
@@ -97,7 +98,7 @@ def of_pattern(pattern: Pattern, tokens: int) -> Picture:
     _grid(figure, mask)
     reading = (
         f"{title}: {seen:,} of {dense:,} pairs meet ({seen / dense:.0%}), a query sees at most "
-        f"{most:,} of {tokens:,} keys"
+        f"{most:,} of {tokens:,} keys\n{met(pattern)}"
     )
     axes.set_title(f"{title}: {seen / dense:.0%} of the pairs", fontsize=10)
     return Picture(figure, reading)
