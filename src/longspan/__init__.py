@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from longspan.mixers.nystrom import Nystrom
     from longspan.mixers.rnn import RNN
     from longspan.mixers.softmax import Attention, Softmax
+    from longspan.models.cross import CrossAttention, CrossConfig
     from longspan.models.decoder import Decoder, DecoderConfig
     from longspan.models.encoder import Encoder, EncoderConfig
+    from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
     from longspan.patterns.causal import Causal
     from longspan.patterns.fixed import Fixed
     from longspan.patterns.full import Full
@@ -78,8 +80,10 @@ _HOMES = {
     "longspan.mixers.lstm": ("LSTM",),
     "longspan.mixers.nystrom": ("Nystrom",),
     "longspan.mixers.rnn": ("RNN",),
+    "longspan.models.cross": ("CrossAttention", "CrossConfig"),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
+    "longspan.models.encoder_decoder": ("EncoderDecoder", "EncoderDecoderConfig"),
     "longspan.patterns.causal": ("Causal",),
     "longspan.patterns.fixed": ("Fixed",),
     "longspan.patterns.full": ("Full",),
@@ -125,11 +129,15 @@ __all__ = [
     "Concat",
     "ConfigError",
     "Convolution",
+    "CrossAttention",
+    "CrossConfig",
     "Decoder",
     "DecoderConfig",
     "Dot",
     "Encoder",
     "EncoderConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "Fixed",
     "Full",
     "General",

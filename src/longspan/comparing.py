@@ -23,7 +23,13 @@ from longspan.slots import Bias, Order, Pairs
 
 
 class Comparison(nn.Module):
-    """A score built for one layer of attention. Products are scaled by 1/√D, whatever the score."""
+    """A score built for one layer of attention. Products are scaled by 1/√D, whatever the score.
+
+    Attributes:
+        units: A, numbers that `ready` gives for a key and head; 0 if it gives none.
+    """
+
+    units: int = 0
 
     def turn(self, q: Tensor) -> Tensor:
         """Queries (B, H, T, D) as positions and keys meet them."""

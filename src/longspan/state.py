@@ -105,10 +105,12 @@ class State:
     Attributes:
         next: (B,) int64, position of each row's next token, counted from its document's start.
         layers: one `Carried` a layer, first layer first.
+        sources: what each layer reads of another sequence; () for a model that reads none.
     """
 
     next: Tensor
     layers: tuple[Carried, ...] = field(default=())
+    sources: tuple[Carried, ...] = field(default=())
 
     @property
     def batch(self) -> int:
@@ -118,7 +120,8 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes that all tensors of the state take."""
-        every = [self.next, *(t for layer in self.layers for t in layer.tensors().values())]
+        carried = (*self.layers, *self.sources)
+        every = [self.next, *(t for each in carried for t in each.tensors().values())]
         return sum(t.numel() * t.element_size() for t in every)
 
     @property
@@ -129,7 +132,10 @@ class State:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> State:
         """The same state with `change` applied to every tensor."""
-        return State(change(self.next), tuple(layer.map(change) for layer in self.layers))
+        layers, sources = (
+            tuple(carried.map(change) for carried in every) for every in (self.layers, self.sources)
+        )
+        return State(change(self.next), layers, sources)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -152,6 +158,8 @@ class State:
     def reset(self, rows: Tensor) -> State:
         """A document ended in the rows marked in `rows` (B,) bool: they start afresh.
 
+        A source stays: another document is written about it.
+
         Raises:
             StateError: `rows` is not (B,) bool.
         """
@@ -161,7 +169,10 @@ class State:
                 f"not {tuple(rows.shape)} {rows.dtype}"
             )
         clock = self.next.masked_fill(rows, 0)
-        return State(clock, tuple(layer.reset(rows) for layer in self.layers))
+        layers, sources = (
+            tuple(carried.reset(rows) for carried in every) for every in (self.layers, self.sources)
+        )
+        return State(clock, layers, sources)
 
     def save(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> None:
         """Writes the state to a safetensors file, whole or not at all.
@@ -172,16 +183,17 @@ class State:
         """
         # clones: safetensors refuses tensors that share memory, as an empty k and v do
         tensors = {"next": self.next.clone()}
-        layers = []
-        for index, layer in enumerate(self.layers):
-            layers.append({"kind": layer.kind, "numbers": layer.numbers()})
+        header: dict[str, Any] = {"format": 1, "about": dict(about or {})}
+        for group, every in (("layers", self.layers), ("sources", self.sources)):
+            header[group] = [{"kind": c.kind, "numbers": c.numbers()} for c in every]
             tensors |= {
-                f"{index}.{name}": t.contiguous().clone() for name, t in layer.tensors().items()
+                f"{_PREFIX[group]}{index}.{name}": t.contiguous().clone()
+                for index, carried in enumerate(every)
+                for name, t in carried.tensors().items()
             }
-        header = json.dumps({"format": 1, "layers": layers, "about": dict(about or {})})
         part = Path(f"{path}.part")
         try:
-            save_file(tensors, part, metadata={"longspan_state": header})
+            save_file(tensors, part, metadata={"longspan_state": json.dumps(header)})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
@@ -202,21 +214,30 @@ class State:
         header = _header(path)
         import_folder("longspan.memories")
         import_folder("longspan.mixers")
+        import_folder("longspan.models")
         with safe_open(str(path), "pt") as file:
             # clones: what is read lies wherever it lay in the file, and products of numbers that
             # are aligned otherwise may be rounded otherwise
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         try:
-            layers = []
-            for index, layer in enumerate(header["layers"]):
-                kind = Carried.kinds[layer["kind"]]
-                own = {f.name for f in fields(kind)} - set(layer["numbers"])
-                layers.append(kind(**{n: tensors[f"{index}.{n}"] for n in own}, **layer["numbers"]))
-            return State(tensors["next"], tuple(layers))
+            groups = []
+            for group, prefix in _PREFIX.items():
+                every = []
+                for index, carried in enumerate(header[group]):
+                    kind = Carried.kinds[carried["kind"]]
+                    own = {f.name for f in fields(kind)} - set(carried["numbers"])
+                    named = {name: tensors[f"{prefix}{index}.{name}"] for name in own}
+                    every.append(kind(**named, **carried["numbers"]))
+                groups.append(tuple(every))
+            return State(tensors["next"], *groups)
         except (KeyError, TypeError) as error:
             raise StateError(
                 f"{path}: not a state that this version can read ({error}); start without it"
             ) from error
+
+
+_PREFIX = {"layers": "", "sources": "source."}
+"""Of the tensors' names in a file, by what they belong to."""
 
 
 def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -224,7 +245,9 @@ def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
         header = json.loads(metadata["longspan_state"])
-        return {"layers": header["layers"], "about": header["about"]}
+        known = {"layers": header["layers"], "about": header["about"]}
+        # a file of before there were sources has none
+        return {**known, "sources": header.get("sources", [])}
     except FileNotFoundError as error:
         raise StateError(f"{path}: there is no such state file") from error
     except (OSError, SafetensorError) as error:

@@ -86,20 +86,8 @@ class Attention(Mixing):
         exact: bool = True,
     ) -> None:
         super().__init__(dim, norm)
-        sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "kv_heads": kv_heads}
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ConfigError(f"{name} must be 1 or more, not {size}")
-        if head_dim is None:
-            if dim % heads:
-                raise ConfigError(
-                    f"dim={dim} does not divide into heads={heads}; give head_dim as well"
-                )
-            head_dim = dim // heads
-        self.heads, self.head_dim = heads, head_dim
-        self.kv_heads = heads if kv_heads is None else kv_heads
-        if heads % self.kv_heads:
-            raise ConfigError(f"heads={heads} does not divide into groups of kv_heads={kv_heads}")
+        self.heads = heads
+        self.head_dim, self.kv_heads = head_sizes(dim, heads, head_dim, kv_heads)
         self.position = position or NoPosition()
         self.pattern = pattern or Full()
         self.memory = memory or NoMemory()
@@ -109,17 +97,17 @@ class Attention(Mixing):
         slots = (self.position, self.pattern, self.memory, self.kernel)
         conflicts = slot_conflicts(*slots, exact=exact)
         refuse(conflicts + score_conflicts(self.score, self.position))
-        inner = heads * head_dim
+        inner, shared = heads * self.head_dim, self.kv_heads * self.head_dim
         self.q = nn.Linear(dim, inner, bias=False)
-        self.k = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
-        self.v = nn.Linear(dim, self.kv_heads * head_dim, bias=False)
+        self.k = nn.Linear(dim, shared, bias=False)
+        self.v = nn.Linear(dim, shared, bias=False)
         self.o = nn.Linear(inner, dim, bias=False)
-        self.order = self.position.build(dim, heads, head_dim)
+        self.order = self.position.build(dim, heads, self.head_dim)
         self.order.dropout = place_dropout
         self.order.begin(0)
-        self.comparison: Comparison = self.score.build(heads, head_dim)
+        self.comparison: Comparison = self.score.build(heads, self.head_dim)
         segment = self.pattern.segment
-        self.keeper = self.memory.build(Sizes(dim, heads, self.kv_heads, head_dim, segment))
+        self.keeper = self.memory.build(Sizes(dim, heads, self.kv_heads, self.head_dim, segment))
 
     def forward(
         self,
@@ -322,6 +310,27 @@ class Softmax(Mixer, name="softmax"):
             norm=layer.norm,
             exact=layer.exact,
         )
+
+
+def head_sizes(dim: int, heads: int, head_dim: int | None, kv_heads: int | None) -> tuple[int, int]:
+    """D and G of attention of width `dim`: C / H and H where they are None.
+
+    Raises:
+        ConfigError: sizes that do not fit.
+    """
+    sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "kv_heads": kv_heads}
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ConfigError(f"{name} must be 1 or more, not {size}")
+    if head_dim is None:
+        if dim % heads:
+            raise ConfigError(
+                f"dim={dim} does not divide into heads={heads}; give head_dim as well"
+            )
+        head_dim = dim // heads
+    if kv_heads is not None and heads % kv_heads:
+        raise ConfigError(f"heads={heads} does not divide into groups of kv_heads={kv_heads}")
+    return head_dim, heads if kv_heads is None else kv_heads
 
 
 def check_state(state: State, layers: Sequence[Mixing], batch: int) -> None:

@@ -1,4 +1,7 @@
-"""One layer: a mixer and a feed-forward network, each with a residual path and a norm."""
+"""One layer: a mixer and a feed-forward network, each with a residual path and a norm.
+
+In a decoder that reads another sequence, cross-attention stands between them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from longspan.mixing import Mixing
+from longspan.models.cross import CrossAttention, Source
 from longspan.slots import Pairs, Places
 from longspan.state import Carried
 
@@ -49,7 +53,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """A mixer (attention, or something else), then feed-forward.
+    """A mixer (attention, or something else), cross-attention if there is any, then feed-forward.
 
     With placement "post", y = norm(x + f(x)) as in 1706.03762 and 1901.02860; with "pre",
     y = x + f(norm(x)) (2002.04745), where the memory keeps x itself and is normalised when it is
@@ -57,6 +61,7 @@ class Block(nn.Module):
 
     Args:
         mixer: made with the first norm if and only if the placement is "pre".
+        cross: asks another sequence, and its norm; None asks nothing.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Block(nn.Module):
         norms: tuple[nn.Module, nn.Module],
         placement: Placement,
         dropout: float,
+        cross: tuple[CrossAttention, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.mixer = mixer
@@ -74,15 +80,34 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         if placement == "post":
             self.mixer_norm = norms[0]
+        self.cross = None if cross is None else cross[0]
+        if cross is not None:
+            self.cross_norm = cross[1]
         self.feed_forward_norm = norms[1]
 
     def forward(
-        self, x: Tensor, carried: Carried, places: Places, pairs: Pairs | None
+        self,
+        x: Tensor,
+        carried: Carried,
+        places: Places,
+        pairs: Pairs | None,
+        read: tuple[Source, Pairs] | None = None,
     ) -> tuple[Tensor, Carried]:
-        """(B, T, C) to (B, T, C), and what the layer carries now."""
+        """(B, T, C) to (B, T, C), and what the layer carries now.
+
+        Args:
+            read: what cross-attention asks, and which token meets which of the source's.
+        """
         y, carried = self.mixer.mix(x, carried, places, pairs)
         x = x + self.dropout(y)
+        if self.placement == "post":
+            x = self.mixer_norm(x)
+        if self.cross is not None:
+            assert read is not None, "cross-attention needs a source"
+            if self.placement == "pre":
+                x = x + self.dropout(self.cross.ask(self.cross_norm(x), *read))
+            else:
+                x = self.cross_norm(x + self.dropout(self.cross.ask(x, *read)))
         if self.placement == "pre":
             return x + self.feed_forward(self.feed_forward_norm(x)), carried
-        x = self.mixer_norm(x)
         return self.feed_forward_norm(x + self.feed_forward(x)), carried

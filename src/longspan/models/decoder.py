@@ -15,6 +15,7 @@ from torch import Tensor
 from longspan.compat import refuse
 from longspan.errors import Conflict, InputError
 from longspan.mixers.softmax import check_state
+from longspan.models.cross import CrossConfig, check_sources
 from longspan.models.stack import Stack, StackConfig
 from longspan.models.vocabulary import Embedding, Head, VocabularyConfig, check_tokens
 from longspan.slots import Memory, Pattern, Places
@@ -59,15 +60,22 @@ class Decoder(Stack):
     Args:
         config: what it is made of.
         size: V, tokens in the vocabulary.
+        cross: how its layers read another sequence, whose keys and values the state then carries
+            (`reading`); None for a decoder by itself.
 
     Raises:
         IncompatibleConfig: slots that exclude each other, all of them at once.
     """
 
-    def __init__(self, config: DecoderConfig, size: int) -> None:
-        refuse(config.conflicts(), f"layers 0-{config.layers - 1}")
-        super().__init__(config)
-        self.config, self.size = config, size
+    def __init__(
+        self, config: DecoderConfig, size: int, *, cross: CrossConfig | None = None
+    ) -> None:
+        conflicts = config.conflicts()
+        if cross is not None:
+            conflicts += cross.conflicts(config.kernel)
+        refuse(conflicts, f"layers 0-{config.layers - 1}")
+        super().__init__(config, cross)
+        self.config, self.size, self.cross = config, size, cross
         self.embedding = Embedding(config.vocabulary, size, config.width)
         at_input = config.position.enters == "input"
         self.entry = config.position.entry(config.width) if at_input else None
@@ -139,6 +147,22 @@ class Decoder(Stack):
         """The state before any token, on the model's device and in its dtype."""
         return self.begin(batch, self.embedding.tables[0])
 
+    def reading(self, encoded: Tensor, valid: Tensor | None = None) -> State:
+        """The state before any token of a decoder that reads another sequence.
+
+        Args:
+            encoded: (B, S, C'), what an encoder gave.
+            valid: (B, S) bool, marks real tokens; None if all are.
+
+        Raises:
+            InputError: another shape, a row without a token, or a decoder that reads nothing.
+        """
+        if self.cross is None:
+            raise InputError(
+                "this decoder reads no other sequence; make it with cross=CrossConfig(…)"
+            )
+        return replace(self.start(encoded.shape[0]), sources=self.read(encoded, valid))
+
     def reshaped(self, *, pattern: Pattern, memory: Memory) -> Decoder:
         """The same weights with another pattern and memory in every layer that takes them.
 
@@ -188,7 +212,7 @@ class Decoder(Stack):
     def _under(self, config: DecoderConfig) -> Decoder:
         """A model of another config around this one's parameters."""
         with torch.device("meta"):
-            other = Decoder(config, self.size)
+            other = Decoder(config, self.size, cross=self.cross)
         mine, theirs = self.state_dict(keep_vars=True), other.state_dict()
         needs = {name: p.requires_grad for name, p in self.named_parameters()}
         other.load_state_dict({name: mine[name] for name in theirs}, assign=True)
@@ -205,8 +229,8 @@ class Decoder(Stack):
     ) -> tuple[Tensor, State]:
         places, clock = Places.of(state.next, tokens.shape[1], valid, starts, self.training)
         x = self.placed(self.embedding(tokens), places)
-        x, layers = self.through(x, state.layers, places)
-        return x, State(clock, layers)
+        x, layers = self.through(x, state.layers, places, state.sources)
+        return x, State(clock, layers, state.sources)
 
     def _cut(self, clock: Tensor, low: int, length: int, starts: Tensor | None) -> int:
         """Where the piece that begins at `low` ends, of a call of `length` tokens.
@@ -228,5 +252,7 @@ class Decoder(Stack):
 
     def _check(self, tokens: Tensor, state: State | None) -> None:
         check_tokens(tokens, self.size)
+        sources = () if state is None else state.sources
+        check_sources(sources, self.crosses(), tokens.shape[0])
         if state is not None:
             check_state(state, [block.mixer for block in self.blocks()], tokens.shape[0])

@@ -22,6 +22,7 @@ from longspan.models.block import (
     NormName,
     Placement,
 )
+from longspan.models.cross import CrossAttention, CrossConfig, Source
 from longspan.patterns.causal import Causal
 from longspan.positions.none import NoPosition
 from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
@@ -239,17 +240,22 @@ class StackConfig:
 
 
 class Stack(nn.Module):
-    """The layers, and how tokens go through them."""
+    """The layers, and how tokens go through them.
+
+    Args:
+        config: what they are made of.
+        cross: how they read another sequence; None if they read none.
+    """
 
     layers: nn.ModuleList
     norm: nn.Module | None
     entry: nn.Module | None
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, cross: CrossConfig | None = None) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
-            _block(config, mixer, layer) for mixer, layer, _ in config.each_layer()
+            _block(config, mixer, layer, cross) for mixer, layer, _ in config.each_layer()
         )
         self.norm = make_norm(config) if config.final_norm else None
 
@@ -257,14 +263,32 @@ class Stack(nn.Module):
         """The layers, typed."""
         return (block for block in self.layers if isinstance(block, Block))
 
+    def crosses(self) -> list[CrossAttention]:
+        """What reads another sequence, one a layer; none if the layers read none."""
+        return [block.cross for block in self.blocks() if block.cross is not None]
+
+    def read(self, encoded: Tensor, valid: Tensor | None = None) -> tuple[Source, ...]:
+        """What each layer reads of another sequence.
+
+        Args:
+            encoded: (B, S, C'), what an encoder gave.
+            valid: (B, S) bool, marks real tokens; None if all are.
+        """
+        return tuple(cross.read(encoded, valid) for cross in self.crosses())
+
     def through(
-        self, x: Tensor, carried: tuple[Carried, ...], places: Places
+        self,
+        x: Tensor,
+        carried: tuple[Carried, ...],
+        places: Places,
+        sources: tuple[Carried, ...] = (),
     ) -> tuple[Tensor, tuple[Carried, ...]]:
         """(B, T, C) embedded tokens to hidden states (B, T, C), and what the layers carry now."""
         x = self.dropout(x)
         shared: dict[object, Pairs | None] = {}
         layers = []
-        for block, before in zip(self.blocks(), carried, strict=True):
+        asked = self._asked(sources, places)
+        for block, before, read in zip(self.blocks(), carried, asked, strict=True):
             # equal layers have seen the same tokens, so they share one set of pairs
             key = block.mixer.sharing
             if key is None:
@@ -273,9 +297,21 @@ class Stack(nn.Module):
                 if key not in shared:
                     shared[key] = block.mixer.pairs(before, places)
                 pairs = shared[key]
-            x, after = block(x, before, places, pairs)
+            x, after = block(x, before, places, pairs, read)
             layers.append(after)
         return self.dropout(x if self.norm is None else self.norm(x)), tuple(layers)
+
+    def _asked(
+        self, sources: tuple[Carried, ...], places: Places
+    ) -> list[tuple[Source, Pairs]] | list[None]:
+        """What each layer asks of another sequence, if of any."""
+        crosses = self.crosses()
+        if not crosses:
+            return [None] * len(self.layers)
+        # all layers read the same tokens, so they share one set of pairs
+        read = [source for source in sources if isinstance(source, Source)]
+        pairs = crosses[0].pairs(read[0], places.pos)
+        return [(source, pairs) for source in read]
 
     def placed(self, x: Tensor, places: Places) -> Tensor:
         """`x` (B, T, C) with what a position that enters at the input adds to it."""
@@ -297,7 +333,8 @@ class Stack(nn.Module):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        shrink = (2 * len(self.layers)) ** -0.5
+        crosses = self.crosses()
+        shrink = (2 * len(self.layers) + len(crosses)) ** -0.5
         first: dict[Hashable, Mixing] = {}
         for layer, block in enumerate(self.blocks()):
             block.mixer.begun(layer)
@@ -307,6 +344,10 @@ class Stack(nn.Module):
                 one = first.setdefault(block.mixer.common, block.mixer)
                 if one is not block.mixer:
                     block.mixer.share(one)
+        for layer, cross in enumerate(crosses):
+            cross.order.begin(layer)
+            cross.order.share(crosses[0].order)
+            cross.o.weight.data.mul_(shrink)
 
 
 def make_norm(config: StackConfig) -> nn.Module:
@@ -314,7 +355,7 @@ def make_norm(config: StackConfig) -> nn.Module:
     return NORMS[config.norm](config.width, eps=1e-5)
 
 
-def _block(config: StackConfig, mixer: Mixer, layer: Layer) -> Block:
+def _block(config: StackConfig, mixer: Mixer, layer: Layer, cross: CrossConfig | None) -> Block:
     first = make_norm(config)
     layer = replace(layer, norm=first if config.placement == "pre" else None)
     feed_forward = FeedForward(config.width, config.feed_forward, config.activation, config.dropout)
@@ -324,4 +365,22 @@ def _block(config: StackConfig, mixer: Mixer, layer: Layer) -> Block:
         (first, make_norm(config)),
         config.placement,
         config.dropout,
+        None if cross is None else (_cross(config, cross), make_norm(config)),
+    )
+
+
+def _cross(config: StackConfig, cross: CrossConfig) -> CrossAttention:
+    # heads of another number have a width of their own
+    own = config.head_dim if cross.heads is None else None
+    shared = config.kv_heads if cross.heads is None else None
+    return CrossAttention(
+        config.width,
+        cross.heads or config.heads,
+        source=cross.source,
+        head_dim=cross.head_dim or own,
+        kv_heads=cross.kv_heads or shared,
+        score=cross.score,
+        position=cross.position,
+        kernel=config.kernel,
+        dropout=config.attention_dropout,
     )

@@ -49,6 +49,7 @@ class AdditiveComparison(Comparison):
 
     def __init__(self, heads: int, head_dim: int, width: int) -> None:
         super().__init__()
+        self.units = width
         size = (2 * head_dim) ** -0.5
         self.w = nn.Parameter(torch.randn(heads, head_dim, width) * size)
         self.u = nn.Parameter(torch.randn(heads, head_dim, width) * size)

@@ -37,6 +37,7 @@ class ConcatComparison(Comparison):
 
     def __init__(self, heads: int, head_dim: int) -> None:
         super().__init__()
+        self.units = head_dim
         size = 2 * head_dim
         self.w = nn.Parameter(torch.randn(heads, size, head_dim) * size**-0.5)
         self.v = nn.Parameter(torch.randn(heads, head_dim) * head_dim**-0.5)
