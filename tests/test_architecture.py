@@ -38,7 +38,7 @@ LAYERS = [
     ["alignment", "buffer", "comparing", "lookup", "rotation", "tiles", "mixing"],
     # the four words, and how a query and a key are compared: one idea, one file
     ["positions*", "patterns*", "memories*", "kernels*", "scores*"],
-    ["compat", "lowrank", "recurrence"],
+    ["compat", "features", "lowrank", "recurrence"],
     ["mixers*"],
     ["config", "machine"],
     ["models*"],
@@ -65,7 +65,7 @@ SLOTS = {
     "scores": Score,
 }
 
-MIXED = {"mixing", "compat", "lowrank", "recurrence"}
+MIXED = {"mixing", "compat", "features", "lowrank", "recurrence"}
 """What mixers have in common."""
 
 

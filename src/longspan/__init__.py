@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
     from longspan.mixers.convolution import Convolution
+    from longspan.mixers.favor import Favor
     from longspan.mixers.gru import GRU
+    from longspan.mixers.linear import LinearAttention
     from longspan.mixers.linformer import Linformer
     from longspan.mixers.lstm import LSTM
     from longspan.mixers.nystrom import Nystrom
@@ -73,6 +75,8 @@ _HOMES = {
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
+    "longspan.mixers.favor": ("Favor",),
+    "longspan.mixers.linear": ("LinearAttention",),
     "longspan.mixers.softmax": ("Attention", "Softmax"),
     "longspan.mixers.convolution": ("Convolution",),
     "longspan.mixers.gru": ("GRU",),
@@ -138,6 +142,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderDecoder",
     "EncoderDecoderConfig",
+    "Favor",
     "Fixed",
     "Full",
     "General",
@@ -145,6 +150,7 @@ __all__ = [
     "Infini",
     "Interpolated",
     "Learned",
+    "LinearAttention",
     "Linformer",
     "LongspanError",
     "NoMemory",

@@ -28,12 +28,14 @@ from longspan import (
     Decoder,
     DecoderConfig,
     Dot,
+    Favor,
     Fixed,
     Full,
     General,
     Infini,
     Interpolated,
     Learned,
+    LinearAttention,
     Linformer,
     NoMemory,
     NoPosition,
@@ -109,6 +111,10 @@ MIXERS: list[Mixer] = [
     Linformer(8, 5, sharing="none"),
     Nystrom(3, convolution=3),
     Nystrom(16, start="original", convolution=0),
+    LinearAttention(chunk=4),
+    LinearAttention(features="relu"),
+    Favor(features=6, redraw=10**6, chunk=4),
+    Favor(features=7, kernel="relu", orthogonal=False, epsilon=1e-3),
 ]
 """How tokens meet, but for softmax attention, whose four words stand above."""
 VOCABULARY = 23

@@ -183,7 +183,6 @@ class StackConfig:
                 some = slot_conflicts(
                     layer.position, layer.pattern, layer.memory, layer.kernel, exact=layer.exact
                 )
-                some += mixer.conflicts(layer)
                 if layer.pattern.segment > 1:
                     segments.add(layer.pattern.segment)
             else:
@@ -197,6 +196,7 @@ class StackConfig:
                     for slot in ("position", "pattern", "memory")
                     if (value := getattr(different, slot)) is not None
                 ]
+            some += mixer.conflicts(layer)
             causal = layer.pattern.causal
             if not (mixer.causal if causal else mixer.bidirectional):
                 form = "no causal form" if causal else "no form that looks both ways"
