@@ -291,16 +291,16 @@ TOY = {
 def toy(name: str) -> dict[str, Any]:
     """Settings that make a recipe small, whatever its slots are."""
     model = read_yaml(recipe_text(name), name)["model"]
-    changes = dict(TOY)
+    changes = dict(TOY) | {"model.layers": len(model.get("stack", "ab"))}
     for slot, lengths in {"pattern": ("length", "memory", "width"), "memory": ("tokens",)}.items():
         for key in lengths:
-            if isinstance(model[slot], dict) and model[slot].get(key):
+            if isinstance(model.get(slot), dict) and model[slot].get(key):
                 changes[f"model.{slot}.{key}"] = 16
     return changes
 
 
 def test_the_shipped_recipes_are_known() -> None:
-    assert {"demo", "tiny", "xl-small"} <= set(recipe_names())
+    assert {"demo", "lstm", "mixed", "tiny", "xl-small"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())

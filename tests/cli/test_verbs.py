@@ -19,6 +19,7 @@ from longspan.cli import VERBS
 from longspan.compat import agreeing, examples
 from longspan.data import read
 from longspan.measure.crossover import Duel
+from longspan.mixing import Mixer
 from longspan.slots import Kernel, Memory, Pattern
 from longspan.training.recipe import recipe_names, recipe_text
 from longspan.training.run import own_data
@@ -209,6 +210,10 @@ def test_the_matrix_says_what_goes_with_what(cli: Cli) -> None:
     assert rows["position"] == [kernel.name for kernel in examples(Kernel)]
     assert rows["shaw"] == ["yes", "yes", "yes", "K1"]
     assert rows["xl"] == ["yes"] * 4
+    assert rows["mixer"] == ["causal", "both ways", "the four slots"]
+    for name, mixer in Mixer.all().items():
+        traits = (mixer.causal, mixer.bidirectional, mixer.slots)
+        assert rows[name] == ["yes" if trait else "no" for trait in traits]
 
 
 # -- evaluate -------------------------------------------------------------------------------------

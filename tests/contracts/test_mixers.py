@@ -13,7 +13,17 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from longspan import Causal, Decoder, DecoderConfig, Full, NoMemory, NoPosition, State
+from longspan import (
+    Causal,
+    Decoder,
+    DecoderConfig,
+    Encoder,
+    EncoderConfig,
+    Full,
+    NoMemory,
+    NoPosition,
+    State,
+)
 from longspan.errors import StateError
 from longspan.kernels.reference import Reference
 from longspan.mixing import Layer, Mixer, Mixing
@@ -393,11 +403,15 @@ def test_looking_both_ways(mixer: Mixer) -> None:
 
 @both_ways
 @torch.no_grad()
-def test_a_stack_can_look_both_ways(mixer: Mixer) -> None:
-    """And a rule refuses those which cannot."""
-    sizes = {"width": WIDTH, "layers": 1, "heads": 3, "feed_forward": 8}
-    config = DecoderConfig(**sizes, pattern=Full(), stack=(Different(mixer=mixer),))
-    assert "S2" not in {conflict.rule for conflict in config.conflicts()}
+def test_an_encoder_takes_it_between_layers_of_attention(mixer: Mixer) -> None:
+    torch.manual_seed(0)
+    stack = (Different(), Different(mixer=mixer))
+    config = EncoderConfig(width=WIDTH, layers=4, heads=3, feed_forward=8, stack=stack)
+    model, inputs, lengths = Encoder(config, 23).double().eval(), tokens(3, 8), [8, 3, 5]
+    whole = model(inputs, valid=torch.arange(8) < torch.tensor(lengths)[:, None])
+    for row, length in enumerate(lengths):
+        alone = model(inputs[row : row + 1, :length])
+        torch.testing.assert_close(whole[row : row + 1, :length], alone, **EXACT)
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=named)

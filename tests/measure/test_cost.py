@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from longspan import (
+    GRU,
+    LSTM,
+    RNN,
     T5,
     XL,
     Alibi,
     Cache,
     Causal,
+    Convolution,
     Decoder,
     DecoderConfig,
     Infini,
@@ -31,6 +36,8 @@ from longspan import (
     cost,
 )
 from longspan.measure.cost import Cost
+from longspan.mixing import Mixer
+from longspan.models.stack import Different
 from longspan.models.vocabulary import VocabularyConfig
 from tests.dispatch import Made
 
@@ -49,6 +56,15 @@ BASE = DecoderConfig(
 
 def vocabulary(**settings) -> DecoderConfig:
     return replace(BASE, vocabulary=VocabularyConfig(**settings))
+
+
+def recurrent(mixer: Mixer) -> DecoderConfig:
+    return DecoderConfig(width=32, layers=3, heads=4, feed_forward=48, mixer=mixer)
+
+
+def mixed(**slots: Any) -> DecoderConfig:
+    stack = [LSTM(), None, Convolution(3)]
+    return replace(BASE, stack=tuple(Different(mixer=mixer) for mixer in stack), **slots)
 
 
 MODELS = {
@@ -74,6 +90,12 @@ MODELS = {
     "infini": replace(BASE, pattern=Segments(16, 0), memory=Infini(), kv_heads=2),
     "infini, linear": replace(BASE, pattern=Segments(16, 0), memory=Infini("linear")),
     "gated": replace(BASE, activation="swiglu"),
+    "rnn": recurrent(RNN(hidden=20)),
+    "lstm": recurrent(LSTM(hidden=20)),
+    "gru": recurrent(GRU()),
+    "convolution": recurrent(Convolution(width=5)),
+    "layers that differ": mixed(),
+    "layers that differ, cache": mixed(position=Alibi(), pattern=Causal(), memory=Cache()),
     "narrow": vocabulary(width=10),
     "untied": vocabulary(width=10, tied=False, tied_projections=False),
     "adaptive": vocabulary(cutoffs=(10, 25), div=2),
@@ -91,10 +113,14 @@ def decoder(config: DecoderConfig) -> Decoder:
     return Decoder(config, SIZE).double().eval()
 
 
+def lengths(config: DecoderConfig) -> set[int | None]:
+    return {memory.length for memory in config.memories}
+
+
 @torch.no_grad()
 def filled(model: Decoder) -> State:
     """A state whose memory is full, between two segments; 1,024 tokens where it never is."""
-    length = 1024 if model.config.memory.length is None else 8 * 16
+    length = 1024 if None in lengths(model.config) else 8 * 16
     _, state = model(torch.zeros(1, length, dtype=torch.long))
     return state
 
@@ -113,7 +139,7 @@ def test_flops_are_those_that_torch_counts(config: DecoderConfig) -> None:
     are computed. Tokens are of the first cluster, as the count of an adaptive embedding says.
     """
     model = decoder(config)
-    state, segment = filled(model), config.pattern.segment
+    state, segment = filled(model), config.segment
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, segment, dtype=torch.long), state)
     by_module = {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
@@ -134,7 +160,7 @@ def test_the_state_is_as_large_as_a_real_one(config: DecoderConfig) -> None:
     state = filled(model)
     with torch.no_grad():
         _, longer = model(torch.zeros(1, 32, dtype=torch.long), state)
-    if config.memory.length is None:
+    if None in lengths(config):
         assert said.state is None
         assert said.growth == (longer.nbytes - state.nbytes) / 32
     else:
@@ -152,7 +178,7 @@ def test_every_weight_that_is_used_is_read_once_a_token(config: DecoderConfig) -
     row = model.embedding.tables[0].shape[1]
     projection = sum(p.numel() for p in list(model.embedding.projections)[:1])
     numbers = sum(p.numel() for p in layers) + sum(p.numel() for p in output) + row + projection
-    state = said.state if said.state is not None else said.growth * 1025
+    state = filled(model).nbytes + said.growth
     assert sum(part.bytes for part in said.parts.values()) == 8 * numbers + state
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from longspan import (
+    LSTM,
     XL,
     Alibi,
     Cache,
     Causal,
     ConfigError,
+    Convolution,
     Decoder,
     DecoderConfig,
     NoMemory,
@@ -31,6 +33,7 @@ from longspan.data.tokenizers.bytes import ByteCodec
 from longspan.data.tokenizers.ids import IdCodec
 from longspan.errors import DataError, DivergedError
 from longspan.measure.perplexity import Score
+from longspan.models.stack import Different
 from longspan.models.vocabulary import VocabularyConfig
 from tests.dispatch import Made
 
@@ -43,6 +46,17 @@ XLS = DecoderConfig(
     pattern=Segments(8, 10),
     memory=Recent(10),
 )
+RECURRENT = DecoderConfig(width=8, layers=2, heads=2, feed_forward=12, mixer=LSTM())
+MIXED = replace(
+    XLS,
+    layers=4,
+    stack=(
+        Different(mixer=LSTM(hidden=5)),
+        Different(),
+        Different(mixer=Convolution(width=3)),
+        Different(pattern=Segments(8, 3), memory=Recent(4)),
+    ),
+)
 MODELS = {
     "xl": XLS,
     "zero-filled": replace(XLS, memory=Recent(10, init="zeros")),
@@ -50,6 +64,8 @@ MODELS = {
     "no memory": replace(XLS, pattern=Segments(8, 0), memory=NoMemory()),
     "window": replace(XLS, pattern=Window(7), memory=Recent(6), position=Alibi()),
     "cache": replace(XLS, pattern=Causal(), memory=Cache(), position=Alibi()),
+    "recurrent": RECURRENT,
+    "layers that differ": MIXED,
     "adaptive": replace(XLS, vocabulary=VocabularyConfig(cutoffs=(20, 60), div=2)),
 }
 CODEC = IdCodec(100, 99)
@@ -191,9 +207,9 @@ def windows(
 
 
 @pytest.mark.parametrize(("window", "stride"), [(8, 1), (8, 3), (8, 8), (5, 4), (50, 10)])
-@pytest.mark.parametrize("config", [XLS, MODELS["window"]], ids=["xl", "window"])
-def test_every_window_starts_from_nothing(config: DecoderConfig, window: int, stride: int) -> None:
-    data, made = corpus(), model(config)
+@pytest.mark.parametrize("name", ["xl", "window", "recurrent", "layers that differ"])
+def test_every_window_starts_from_nothing(name: str, window: int, stride: int) -> None:
+    data, made = corpus(), model(MODELS[name])
     bare = made.reshaped(pattern=Segments(window, 0), memory=NoMemory())
     documents = [data.document(i).tolist() for i in range(len(LENGTHS)) if LENGTHS[i]]
     expected = [windows(bare, document, window, stride) for document in documents]

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from longspan import (
+    LSTM,
     XL,
     Alibi,
     Cache,
     Causal,
     ConfigError,
+    Convolution,
     Decoder,
     DecoderConfig,
+    NoMemory,
     NoPosition,
     Recent,
     Rotary,
@@ -215,6 +218,56 @@ def test_more_memory_is_another_pattern_and_another_memory() -> None:
     first = slice(0, 4)
     torch.testing.assert_close(other(inputs)[0][:, first], model(inputs)[0][:, first], **EXACT)
     assert not torch.allclose(other(inputs)[0][:, 20:], model(inputs)[0][:, 20:])
+
+
+MIXED = DecoderConfig(
+    width=12,
+    layers=4,
+    heads=3,
+    feed_forward=16,
+    position=XL(),
+    stack=(
+        Different(mixer=LSTM(hidden=7)),
+        Different(pattern=Segments(8, 6), memory=Recent(6)),
+        Different(mixer=Convolution(3)),
+        Different(pattern=Segments(8, 4), memory=Recent(9)),
+    ),
+)
+
+
+@torch.no_grad()
+def test_layers_that_take_a_memory_change_and_the_others_stay() -> None:
+    """What the model itself says, and no layer takes, is not asked."""
+    model, inputs = decoder(MIXED), tokens(2, 30)
+    changed = {
+        (Segments(4, 20), Recent(20)): model.remembering(20, 4),
+        (Segments(8, 0), NoMemory()): model.reshaped(pattern=Segments(8, 0), memory=NoMemory()),
+    }
+    for (pattern, memory), other in changed.items():
+        stack = tuple(
+            replace(d, pattern=d.pattern and pattern, memory=d.memory and memory)
+            for d in MIXED.stack
+        )
+        assert other.config == replace(MIXED, stack=stack)
+        assert torch.equal(other(inputs)[0], decoder(other.config)(inputs)[0])
+        mine = {p.data_ptr() for p in model.parameters()}
+        assert {p.data_ptr() for p in other.parameters()} == mine
+    other = model.segmented(4)
+    assert [d.pattern for d in other.config.stack] == [None, Segments(4, 6), None, Segments(4, 4)]
+    assert other.config.memories == MIXED.memories == [Recent(6), Recent(9)]
+    assert not torch.allclose(other(inputs)[0], model(inputs)[0])
+
+
+@torch.no_grad()
+def test_a_stack_that_takes_no_memory_has_none_to_change() -> None:
+    model = decoder(DecoderConfig(width=12, layers=2, heads=3, feed_forward=16, mixer=LSTM()))
+    for change in (lambda: model.remembering(3), lambda: model.segmented(4)):
+        with pytest.raises(ConfigError, match="no layer takes a memory or a pattern"):
+            change()
+    # to start from nothing needs no other model
+    other = model.reshaped(pattern=Segments(8, 0), memory=NoMemory())
+    assert other.config == model.config
+    assert torch.equal(other(tokens(1, 20))[0], model(tokens(1, 20))[0])
 
 
 def test_what_has_no_such_length_is_refused() -> None:

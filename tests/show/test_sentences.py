@@ -62,6 +62,20 @@ def test_the_summary_holds_the_numbers(results):
         assert words in said
 
 
+def test_what_is_carried_without_a_length(results):
+    """A recurrent state: there is nothing to vary, but something to compare with."""
+    results["run"]["memory"] = None
+    results["rows"][1] |= {"name": "a state of its own", "kind": "state", "memory": None}
+    said = summary(results)
+    assert "With what it carries from segment to segment it needs 2.01 bits" in said
+    assert "2.14 without: memory saves 6.1%" in said
+    assert "takes 106 times as" in said
+    del results["rows"][0]
+    assert "segment to segment it needs 2.01 bits for each byte of text new to it." in summary(
+        results
+    )
+
+
 def test_training_that_still_improves_levels_off_or_turns():
     assert "it was still improving" in read_training([], steps(3.0, 2.5, 2.2))
     assert "level since (2.21 at the end)" in read_training([], steps(3.0, 2.2, 2.205))

@@ -42,6 +42,17 @@ MIXED = {
     },
     "bfloat16, one stream": {"train.dtype": "bfloat16", "data.documents": False},
     "muon": {"train.optimizer": "muon"},
+    "layers that differ": {
+        "model.layers": 4,
+        "model.stack": [
+            {"mixer": "lstm"},
+            {},
+            {"mixer": "convolution"},
+            {"memory": {"name": "recent", "tokens": 40}},
+        ],
+        "train.accumulate": 2,
+        "train.through": 2,
+    },
     "byte pairs, post-norm": {
         "data.tokenizer": {"name": "bpe", "vocab": 300},
         "data.test": 0,

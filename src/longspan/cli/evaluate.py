@@ -13,9 +13,9 @@ from rich.table import Table
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
 from longspan.data import read
 from longspan.errors import ConfigError
-from longspan.measure.perplexity import Score, sliding
+from longspan.measure.perplexity import Score, remembered, sliding
 from longspan.measure.perplexity import evaluate as score
-from longspan.slots import Memory
+from longspan.models.decoder import DecoderConfig
 from longspan.training.run import own_data
 
 
@@ -46,7 +46,8 @@ def evaluate(
     data
         A file, a folder, globs, - or hf:NAME; the run's own test data if not given.
     memory
-        Lengths of memory in tokens, 0 for none; as trained if not given.
+        Lengths of memory in tokens, 0 for none; as trained if not given. Layers that take no memory
+        (recurrent ones, for instance) carry on what they carry.
     segment
         Tokens a segment; as trained if not given.
     sliding_window
@@ -101,7 +102,7 @@ def evaluate(
                 model = model.remembering(length, segment)
             elif segment is not None:
                 model = model.segmented(segment)
-            length, name = _kept(model.config.memory)
+            length, name = remembered(model.config)
             task = progress.add_task(name, total=scored)
             advance = lambda count, task=task: progress.advance(task, count)  # noqa: E731
             value = score(
@@ -112,16 +113,7 @@ def evaluate(
         for name, length, value in results:
             print(json.dumps(_facts(name, length, value)))
     else:
-        Console().print(_table(results))
-
-
-def _kept(memory: Memory) -> tuple[int | None, str]:
-    """How many tokens a memory keeps, None if no number says it, and that in words."""
-    if memory.length is None:
-        return None, "memory, all of it"
-    if memory.folds:
-        return None, f"memory {memory.name}"
-    return memory.length, f"memory {memory.length}"
+        Console().print(_table(results, loaded.model.config))
 
 
 def _facts(name: str, length: int | None, value: Score) -> dict[str, object]:
@@ -142,9 +134,12 @@ def _facts(name: str, length: int | None, value: Score) -> dict[str, object]:
     return facts
 
 
-def _table(results: list[tuple[str, int | None, Score]]) -> Table:
+def _table(results: list[tuple[str, int | None, Score]], config: DecoderConfig) -> Table:
     first = results[0][2]
-    table = Table(caption="interval: 95 %, bootstrap over documents")
+    caption = "interval: 95 %, bootstrap over documents"
+    if config.own and config.memories:
+        caption += f"; beside the memory there is the state of {' and '.join(config.own)}"
+    table = Table(caption=caption)
     table.add_column("context")
     columns = ["bits/byte", "interval", "bytes", "tokens/s"]
     if first.unit != "byte":

@@ -66,12 +66,23 @@ def _matrices(console: Console) -> None:
 
     console.print(_matrix("pattern", patterns, "memory", memories, meet))
     console.print(_matrix("position", positions, "kernel", kernels, run))
+    console.print(_mixers())
     console.print(
         "Lengths agree: a memory keeps what the pattern reaches. Every position goes with every "
         "pattern and memory; positions at the input enter a Decoder, not a layer.",
         style="dim",
         highlight=False,
     )
+
+
+def _mixers() -> Table:
+    table = Table(title="mixer by form", title_justify="left")
+    for name in ("mixer", "causal", "both ways", "the four slots"):
+        table.add_column(name)
+    for name, mixer in Mixer.all().items():
+        has = (mixer.causal, mixer.bidirectional, mixer.slots)
+        table.add_row(name, *("yes" if trait else "no" for trait in has))
+    return table
 
 
 def _matrix(

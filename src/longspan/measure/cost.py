@@ -70,7 +70,7 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     """
     with torch.device("meta"):
         model = Decoder(config, size)
-    state, growth = _state(model, dtype)
+    states = _states(model, dtype)
     numbers, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         numbers[_part(name)] += parameter.numel()
@@ -79,7 +79,6 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
             matrices[_part(name)] += parameter.numel()
     # of a token, multiplications beside those of its matrices
     more = [block.mixer.products() for block in model.blocks()]
-    keys = max(1, sum(block.mixer.keys for block in model.blocks()) // config.layers)
 
     embedding, head = model.embedding, model.head
     projection = embedding.projections[0].numel() if len(embedding.projections) else 0
@@ -99,9 +98,15 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
             p for name, p in model.named_parameters(remove_duplicate=False) if _part(name) == "head"
         }
     )
-    reads["scores"] += state if state is not None else growth * keys
+    clock = State(torch.zeros(1, dtype=torch.long)).nbytes
+    reads["scores"] += clock + sum(
+        growth * block.mixer.keys if full is None else full
+        for (full, growth), block in zip(states, model.blocks(), strict=True)
+    )
     parts = {name: Part(numbers[name], 2.0 * products[name], float(reads[name])) for name in PARTS}
-    return Cost(parts, state, growth)
+    constant = [full for full, _ in states if full is not None]
+    state = clock + sum(constant) if len(constant) == len(states) else None
+    return Cost(parts, state, sum(growth for _, growth in states))
 
 
 @dataclass(frozen=True)
@@ -151,17 +156,16 @@ def _part(name: str) -> str:
     return "projections"
 
 
-def _state(model: Decoder, dtype: torch.dtype) -> tuple[int | None, int]:
-    """Bytes of a full state, or None; bytes a token while it grows."""
+def _states(model: Decoder, dtype: torch.dtype) -> list[tuple[int | None, int]]:
+    """Of each layer: bytes of a full state, or None; bytes a token while it grows."""
     model = model.to(dtype).eval()
     like = torch.empty((), dtype=dtype, device="meta")
-    clock = torch.zeros(1, dtype=torch.long)
     # shapes cost nothing: longer than any memory
-    full = 2**24
-    sizes = [
-        State(clock, tuple(block.mixer.after(n, like) for block in model.blocks())).nbytes
-        for n in (full, 2 * full)
-    ]
-    if sizes[0] == sizes[1]:
-        return sizes[0], 0
-    return None, (sizes[1] - sizes[0]) // full
+    full, states = 2**24, []
+    for block in model.blocks():
+        one, two = (
+            sum(t.nbytes for t in block.mixer.after(n, like).tensors().values())
+            for n in (full, 2 * full)
+        )
+        states.append((one, 0) if one == two else (None, (two - one) // full))
+    return states

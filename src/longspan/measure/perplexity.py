@@ -15,7 +15,7 @@ from torch import Tensor
 from longspan.data import Codec, Corpus
 from longspan.errors import ConfigError, DataError, DivergedError
 from longspan.memories.none import NoMemory
-from longspan.models.decoder import PIECE, Decoder
+from longspan.models.decoder import PIECE, Decoder, DecoderConfig
 from longspan.patterns.segments import Segments
 from longspan.state import State
 
@@ -70,6 +70,22 @@ class _Row:
     document: int
     cursor: int
     end: int
+
+
+def remembered(config: DecoderConfig) -> tuple[int | None, str]:
+    """How many tokens a model remembers, None if no one number says it, and that in words."""
+    kept: dict[str, int | None] = {}
+    for memory in config.memories:
+        if memory.length is None:
+            kept["all of it"] = None
+        elif memory.folds:
+            kept[memory.name] = None
+        else:
+            kept[str(memory.length)] = memory.length
+    if not kept:
+        return None, "a state of its own"
+    length = next(iter(kept.values())) if len(kept) == 1 else None
+    return length, f"memory{',' if [*kept] == ['all of it'] else ''} {' and '.join(kept)}"
 
 
 def evaluate(

@@ -24,7 +24,8 @@ from longspan.decoding.generate import tokens
 from longspan.decoding.sampling import Sampling
 from longspan.errors import CheckpointError, ConfigError
 from longspan.machine import hardware, peak_memory, versions
-from longspan.measure.perplexity import Score, check_stride, evaluate, sliding
+from longspan.measure.perplexity import Score, check_stride, evaluate, remembered, sliding
+from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.training.checkpoint import read_trainer
 from longspan.training.run import Run, own_data
 
@@ -72,9 +73,11 @@ def summarise(
         plan: what to measure.
         say: told what is measured next.
 
+    Where the layers have no memory of one length that may change, there is no curve, and what the
+    model carries is measured beside segments that start from nothing.
+
     Raises:
-        ConfigError: an imported run, which has no data of its own, no memory to vary, or a stride
-            beyond the window.
+        ConfigError: an imported run, which has no data of its own, or a stride beyond the window.
         CheckpointError: the run was killed before its last step.
         DataError: the recipe leaves no test data.
     """
@@ -84,27 +87,27 @@ def summarise(
     splits = own_data(run)
     speed = _speed(run.path)
     test = splits.test
-    trained = run.model.config.memory.length
-    if not trained:
-        raise ConfigError("the run has no memory of a certain length to vary")
     check_stride(plan.stride, _segment(run))
     rows, curve = [], []
-    scores: dict[int, Score] = {}
-    for factor in plan.factors:
-        length = int(trained * factor)
-        say(f"memory {length}")
-        model = run.model.remembering(length)
-        score = evaluate(model, test, run.tokenizer, limit=plan.limit)
-        scores[length] = score
-        low, high = score.interval()
-        point = {"memory": length, "bits_per_byte": score.bits_per_byte, "low": low, "high": high}
-        curve.append(point)
-    without = scores.get(0)
-    for length in (0, trained, 4 * trained):
-        if length in scores:
-            rows.append(_memory_row(run, plan, length, trained, scores[length], without))
+    models = _by_length(run.model, plan)
+    trained = remembered(run.model.config)[0] if models else None
+    if trained:
+        scores: dict[int, Score] = {}
+        for length, model in models.items():
+            say(f"memory {length}")
+            scores[length] = score = evaluate(model, test, run.tokenizer, limit=plan.limit)
+            low, high = score.interval()
+            point = {"memory": length, "bits_per_byte": score.bits_per_byte}
+            curve.append(point | {"low": low, "high": high})
+        for length in (0, trained, 4 * trained):
+            if length in scores:
+                row = _memory_row(run, plan, length, trained, scores[length], scores.get(0))
+                rows.append(row)
+    else:
+        say(remembered(run.model.config)[1])
+        rows += _carried_rows(run, plan, test)
     say(f"sliding window, stride {plan.stride}")
-    rows.append(_sliding_row(run, plan, test, scores.get(trained)))
+    rows.append(_sliding_row(run, plan, test))
     say("xz")
     scored = _contents(test, run, plan.limit)
     rows += _archive_rows(scored)
@@ -152,12 +155,68 @@ def summarise(
     }
 
 
+def _by_length(model: Decoder, plan: Plan) -> dict[int, Decoder]:
+    """The model at each length of memory; none if its layers have none that may change."""
+    trained, _ = remembered(model.config)
+    if not trained:
+        return {}
+    try:
+        return {n: model.remembering(n) for n in (int(trained * f) for f in plan.factors)}
+    except ConfigError:
+        return {}
+
+
+def _carried_rows(run: Run, plan: Plan, test: Corpus) -> list[dict[str, Any]]:
+    """Segments that start from nothing, and beside them what the model carries, if anything."""
+    window, limit, config = _segment(run), plan.limit, run.model.config
+    alone = sliding(
+        run.model, test, run.tokenizer, stride=window, window=window, limit=limit, batch=32
+    )
+    rows = [
+        {
+            "name": "no memory",
+            "kind": "none",
+            "memory": 0,
+            "bits_per_byte": alone.bits_per_byte,
+            "against_none": None,
+            "tokens_per_second": alone.tokens_per_second,
+            "note": f"each segment of {window} tokens starts from nothing",
+            "command": _command(run, f"--sliding --stride {window} --segment {window}", limit),
+        }
+    ]
+    if carriers := _carriers(config):
+        carried = evaluate(run.model, test, run.tokenizer, limit=limit)
+        rows.append(
+            {
+                "name": remembered(config)[1],
+                "kind": "state",
+                "memory": None,
+                "bits_per_byte": carried.bits_per_byte,
+                "against_none": carried.bits_per_byte / alone.bits_per_byte - 1,
+                "tokens_per_second": carried.tokens_per_second,
+                "note": "carried from segment to segment by " + ", ".join(carriers),
+                "command": _command(run, "", limit),
+            }
+        )
+    return rows
+
+
+def _carriers(config: DecoderConfig) -> list[str]:
+    """memory 'cache' and mixer 'lstm': what carries something from segment to segment."""
+    kept = [memory for memory in config.memories if memory.length != 0 or memory.folds]
+    names = dict.fromkeys(f"memory '{memory.name}'" for memory in kept)
+    return [*names, *(f"mixer '{name}'" for name in config.own)]
+
+
 def _memory_row(
     run: Run, plan: Plan, length: int, trained: int, score: Score, without: Score | None
 ) -> dict[str, Any]:
     if length == 0:
         name = "no memory"
         note = "each segment starts from nothing"
+        if own := run.model.config.own:
+            carry = "carries on" if len(own) == 1 else "carry on"
+            note = f"attention starts each segment from nothing; {' and '.join(own)} {carry}"
     else:
         times = length / trained
         name = f"memory {length}" + (", as trained" if times == 1 else f", {times:g}x the trained")
@@ -177,7 +236,7 @@ def _memory_row(
     }
 
 
-def _sliding_row(run: Run, plan: Plan, test: Corpus, same: Score | None) -> dict[str, Any]:
+def _sliding_row(run: Run, plan: Plan, test: Corpus) -> dict[str, Any]:
     window = _segment(run)
     limit = plan.limit
     score = sliding(
@@ -204,7 +263,7 @@ def _segment(run: Run) -> int:
 
 
 def _command(run: Run, what: str, limit: int) -> str:
-    command = f"longspan evaluate {shlex.quote(str(run.path))} {what}"
+    command = f"longspan evaluate {shlex.quote(str(run.path))} {what}".rstrip()
     return command + (f" --limit {limit}" if limit else "")
 
 

@@ -7,13 +7,14 @@ With the slots `xl`, `segments` and `recent` it is Transformer-XL (1901.02860).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from longspan.compat import refuse
-from longspan.errors import Conflict, InputError
+from longspan.errors import ConfigError, Conflict, InputError
 from longspan.mixers.softmax import check_state
 from longspan.models.cross import CrossConfig, check_sources
 from longspan.models.stack import Stack, StackConfig
@@ -168,46 +169,58 @@ class Decoder(Stack):
 
         Shares its parameters with this model; what only a memory of today learnt is left out.
         """
-        stack = tuple(
-            replace(different, pattern=None, memory=None) for different in self.config.stack
-        )
-        return self._under(replace(self.config, pattern=pattern, memory=memory, stack=stack))
+        if not self.config.memories:
+            return self._under(self.config)
+        return self._changed(lambda _: pattern, lambda _: memory)
 
     def remembering(self, tokens: int | None, segment: int | None = None) -> Decoder:
         """The same weights with `tokens` tokens of memory and, if given, another segment.
 
-        Raises:
-            ConfigError: a pattern or a memory has no such length.
-        """
+        In every layer that takes a memory; others carry what they carry.
 
-        config = self.config
-        stack = tuple(
-            replace(
-                different,
-                pattern=different.pattern and different.pattern.reaching(tokens, segment),
-                memory=different.memory and different.memory.keeping(tokens),
-            )
-            for different in config.stack
+        Raises:
+            ConfigError: a pattern or a memory has no such length, or no layer takes one.
+        """
+        return self._changed(
+            lambda pattern: pattern.reaching(tokens, segment),
+            lambda memory: memory.keeping(tokens),
         )
-        pattern, memory = config.pattern.reaching(tokens, segment), config.memory.keeping(tokens)
-        return self._under(replace(config, pattern=pattern, memory=memory, stack=stack))
 
     def segmented(self, segment: int) -> Decoder:
         """The same weights and memory with segments of `segment` tokens.
 
         Raises:
-            ConfigError: a pattern has no segments.
+            ConfigError: a pattern has no segments, or no layer takes one.
         """
+        return self._changed(
+            lambda pattern: pattern.reaching(pattern.reach, segment), lambda memory: memory
+        )
 
-        def cut(pattern: Pattern) -> Pattern:
-            return pattern.reaching(pattern.reach, segment)
-
+    def _changed(
+        self, pattern: Callable[[Pattern], Pattern], memory: Callable[[Memory], Memory]
+    ) -> Decoder:
+        """The same weights with other patterns and memories in the layers that take them."""
         config = self.config
+        if not config.memories:
+            raise ConfigError(
+                "no layer takes a memory or a pattern, whose length could be another: mixer "
+                f"'{', '.join(config.own)}' carries a state of its own"
+            )
         stack = tuple(
-            replace(different, pattern=different.pattern and cut(different.pattern))
+            replace(
+                different,
+                pattern=different.pattern and pattern(different.pattern),
+                memory=different.memory and memory(different.memory),
+            )
             for different in config.stack
         )
-        return self._under(replace(config, pattern=cut(config.pattern), stack=stack))
+        taken = [different for mixer, _, different in config.each_layer() if mixer.slots]
+        # what the model says may be what no layer takes
+        if any(different.pattern is None for different in taken):
+            config = replace(config, pattern=pattern(config.pattern))
+        if any(different.memory is None for different in taken):
+            config = replace(config, memory=memory(config.memory))
+        return self._under(replace(config, stack=stack))
 
     def _under(self, config: DecoderConfig) -> Decoder:
         """A model of another config around this one's parameters."""

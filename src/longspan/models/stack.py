@@ -158,6 +158,17 @@ class StackConfig:
         )
 
     @property
+    def memories(self) -> list[Memory]:
+        """Memories of the layers that take one, each once; none if no layer is attention."""
+        taken = (layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots)
+        return list(dict.fromkeys(taken))
+
+    @property
+    def own(self) -> list[str]:
+        """Mixers whose state is of their own, each once."""
+        return list(dict.fromkeys(mixer.name for mixer in self.mixers() if not mixer.slots))
+
+    @property
     def folds(self) -> bool:
         """Whether some layer's memory writes where a segment ends."""
         return any(mixer.slots and layer.memory.folds for mixer, layer, _ in self.each_layer())

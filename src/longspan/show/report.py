@@ -11,7 +11,8 @@
     data        path (str), train_bytes, train_files, test_bytes, test_files, scored_bytes (int)
     rows        a list, in the order shown, of
                     name            "memory 256, as trained"
-                    kind            "memory", "none", "sliding" or "archive"
+                    kind            "memory", "none", "state" (carried, but of no length),
+                                    "sliding" or "archive"
                     memory          tokens, or null
                     bits_per_byte   float, or null where it could not be measured
                     against_none    relative change, -0.061 for 6.1% fewer bits, or null
@@ -44,7 +45,7 @@ from longspan.show.plots import Plot, Reference, memory_curve, training_curve
 from longspan.show.sentences import YARDSTICK, best, summary
 from longspan.show.text import legend, shaded, style
 
-KINDS = ("archive", "memory", "none", "sliding")
+KINDS = ("archive", "memory", "none", "sliding", "state")
 
 
 def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

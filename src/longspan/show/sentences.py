@@ -178,8 +178,9 @@ def _trained(results: Mapping[str, Any]) -> str:
 
 def _chosen(rows: Sequence[Mapping[str, Any]], trained: int | None) -> Mapping[str, Any] | None:
     """The row that speaks for memory: of the trained length, else the first."""
-    of_memory = [row for row in rows if row.get("kind") == "memory" and row.get("memory")]
-    exact = [row for row in of_memory if row["memory"] == trained]
+    kinds = ("memory", "state")
+    of_memory = [r for r in rows if r.get("kind") in kinds and (r.get("memory") or _is_state(r))]
+    exact = [row for row in of_memory if row.get("memory") == trained]
     return next(iter(exact or of_memory), None)
 
 
@@ -191,20 +192,30 @@ def _memory(rows: Sequence[Mapping[str, Any]], trained: int | None) -> str:
     if row is None or none is None:
         only = row or none
         assert only is not None
-        how = f"With {only['memory']:,} tokens of memory" if row else "Without memory"
+        how = _with(only) if row else "Without memory"
         return f"{how} it needs {only['bits_per_byte']:.2f} bits for each byte of text new to it."
     with_it, without = row["bits_per_byte"], none["bits_per_byte"]
     shown = apart([with_it, without])
     relative = with_it / without - 1 if without else 0.0
     start = (
-        f"With {row['memory']:,} tokens of memory it needs {shown[0]} bits for each byte of text "
-        f"new to it, and {shown[1]} without"
+        f"{_with(row)} it needs {shown[0]} bits for each byte of text new to it, and {shown[1]} "
+        "without"
     )
     if relative <= -SMALL:
         return f"{start}: memory saves {-relative:.1%}."
     if relative < SMALL:
         return f"{start}: here memory makes no difference."
     return f"{start}: here memory does not help, it costs {relative:.1%} more."
+
+
+def _is_state(row: Mapping[str, Any]) -> bool:
+    return row.get("kind") == "state"
+
+
+def _with(row: Mapping[str, Any]) -> str:
+    if _is_state(row):
+        return "With what it carries from segment to segment"
+    return f"With {row['memory']:,} tokens of memory"
 
 
 def _sliding(row: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> str:

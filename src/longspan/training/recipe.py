@@ -171,10 +171,11 @@ class Recipe:
         found = self.model.conflicts()
         own = self.model.segment
         if self.train.segment is None and own == 1:
+            some = f"pattern='{self.model.pattern.name}'" if self.model.memories else "no layer"
             found.append(
                 Conflict(
                     "T1",
-                    f"pattern='{self.model.pattern.name}' has no segments of its own.",
+                    f"{some} has {'no ' if self.model.memories else ''}segments of its own.",
                     "Set train.segment, the tokens of each lane in a call.",
                 )
             )
