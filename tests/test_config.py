@@ -403,6 +403,7 @@ LEARNED = {"name": "learned", "length": 512}
         ({"train.segment": 16}, ["T2"]),
         ({"model.memory.init": "zeros"}, ["T3"]),
         ({"model.position": LEARNED, "data.documents": False}, ["T4"]),
+        ({"model.pattern.memory": 0, "model.memory": {"name": "layer", "slots": 4}}, ["T5"]),
         ({"model.memory.init": "zeros", "model.memory.tokens": 8, "train.segment": 9}, None),
     ],
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from longspan.measure.stream import Stream, stream
     from longspan.memories.cache import Cache
     from longspan.memories.infini import Infini
+    from longspan.memories.layer import MemoryLayer
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
@@ -72,6 +73,7 @@ _HOMES = {
     "longspan.measure.stream": ("Stream", "stream"),
     "longspan.memories.cache": ("Cache",),
     "longspan.memories.infini": ("Infini",),
+    "longspan.memories.layer": ("MemoryLayer",),
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
@@ -153,6 +155,7 @@ __all__ = [
     "LinearAttention",
     "Linformer",
     "LongspanError",
+    "MemoryLayer",
     "NoMemory",
     "NoPosition",
     "Nystrom",

@@ -1,19 +1,19 @@
 """Memories that are a buffer of tokens: one slot a token, the newest last.
 
-What `none`, `cache` and `recent` share. A buffer holds hidden states (Transformer-XL: today's
-projections meet yesterday's states, so the gradient reaches them) or projected keys and values
-(same output without projecting again).
+What `none`, `cache` and `recent` share, and those that hold the unfinished segment so. A buffer
+holds hidden states (Transformer-XL: today's projections meet yesterday's states, so the gradient
+reaches them) or projected keys and values (same output without projecting again).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from longspan.errors import StateError
+from longspan.errors import ConfigError, StateError
 from longspan.slots import Keeper, Memory, Past, Places, Project, Sizes
 from longspan.state import EMPTY, Carried, push, push_positions
 
@@ -135,6 +135,21 @@ class Buffer(Memory):
         )
         # only where a document may have ended, and never where the memory has a length of its own
         return keys.trimmed() if keep is None and places.doc is not None else keys
+
+
+@dataclass(frozen=True)
+class Folding(Buffer):
+    """Keeps the unfinished segment only, and makes something smaller of it when it ends."""
+
+    folds: ClassVar[bool] = True
+
+    def keeping(self, tokens: int | None) -> Memory:
+        if tokens == 0:
+            return Memory.find("none")()
+        raise ConfigError(
+            f"memory '{self.name}' has no length in tokens; evaluate it as trained, or with 0, "
+            "without it"
+        )
 
 
 class BufferKeeper(Keeper):

@@ -520,7 +520,13 @@ class Question:
 
 
 class Keeper(nn.Module):
-    """A memory built for one layer: its parameters, what it recalls, answers and writes."""
+    """A memory built for one layer: its parameters, what it recalls, answers and writes.
+
+    Traits:
+        encoded: it writes from what the layer reads, normalised, instead of what it was given.
+    """
+
+    encoded: ClassVar[bool] = False
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -569,7 +575,7 @@ class Keeper(nn.Module):
         Args:
             state: what this memory carried before.
             past: what `recall` gave.
-            x: (B, T, C) hidden states that the layer was given, before its norm.
+            x: (B, T, C) hidden states that the layer was given, before its norm unless `encoded`.
             k, v: (B, G, T, D) their keys (un-rotated) and values.
             places: where they stand.
             slack: tokens of the unfinished segment to keep beyond the memory's length.
@@ -585,11 +591,13 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
         folds: it writes at the end of a segment. The model then gives it, in evaluation, pieces
             of one segment and one document in every row; in training a call is a segment.
         alike: every layer with this memory recalls the same positions.
+        learns: it has weights to write with, which learn from what later segments read.
     """
 
     consecutive: ClassVar[bool] = True
     folds: ClassVar[bool] = False
     alike: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
 
     @property
     def length(self) -> int | None:

@@ -254,7 +254,7 @@ def test_evaluate_leaves_a_memory_of_no_length_out(cli: Cli, tmp_path: Path, cor
     assert (without["name"], without["memory"]) == ("memory 0", 0)
     assert len({row["bits_per_byte"] for row in (full, other, without)}) == 3
     said = refused(cli(*asked, "--memory", 64))
-    assert "'infini' keeps all there was in one matrix" in said
+    assert "'infini' has no length in tokens" in said
 
 
 def test_evaluate_takes_the_runs_own_test_data(cli: Cli, trained: Path) -> None:

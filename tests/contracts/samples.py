@@ -37,6 +37,7 @@ from longspan import (
     Learned,
     LinearAttention,
     Linformer,
+    MemoryLayer,
     NoMemory,
     NoPosition,
     Nystrom,
@@ -96,6 +97,7 @@ MEMORIES: list[Memory] = [
     Sinks(7, 3),
     Infini(),
     Infini("linear"),
+    MemoryLayer(3, 5),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]

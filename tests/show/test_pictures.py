@@ -16,6 +16,7 @@ from longspan import (
     Full,
     Infini,
     Learned,
+    MemoryLayer,
     Recent,
     Segments,
     Sinks,
@@ -86,6 +87,14 @@ def test_how_strongly_tokens_show_in_what_they_are_folded_into() -> None:
         r"what it holds, another last token \d+%; it no longer grows",
         picture.reading,
     )
+
+
+def test_slots_are_first_in_first_out() -> None:
+    shown = grid(of_memory(MemoryLayer(3), 40)) > 0
+    for step in (19, 31, 39):
+        # segments of 5, the newest three of them
+        first = max(0, (step + 1) // 5 - 3) * 5
+        assert shown[step].tolist() == [first <= token <= step for token in range(40)]
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=repr)

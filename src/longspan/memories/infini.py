@@ -28,9 +28,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from longspan.buffer import Buffer, BufferKeeper, Keys
+from longspan.buffer import BufferKeeper, Folding, Keys
 from longspan.errors import ConfigError
-from longspan.slots import Memory, Past, Places, Question, Sizes
+from longspan.slots import Past, Places, Question, Sizes
 from longspan.state import EMPTY, Carried
 
 
@@ -66,28 +66,18 @@ class Associations(Keys, kind="infini"):
 
 
 @dataclass(frozen=True)
-class Infini(Buffer, name="infini"):
+class Infini(Folding, name="infini"):
     """Folds each finished segment into a matrix a head, which every later token reads.
 
     Attributes:
         update: "delta" adds what the memory does not say already, "linear" adds all.
     """
 
-    folds: ClassVar[bool] = True
-
     update: Literal["delta", "linear"] = "delta"
 
     def __post_init__(self) -> None:
         if self.update not in ("delta", "linear"):
             raise ConfigError(f"memory.update must be 'delta' or 'linear', not {self.update!r}")
-
-    def keeping(self, tokens: int | None) -> Memory:
-        if tokens == 0:
-            return Memory.find("none")()
-        raise ConfigError(
-            "memory 'infini' keeps all there was in one matrix, of no length; evaluate it as "
-            "trained, or with 0, without it"
-        )
 
     def build(self, sizes: Sizes) -> InfiniKeeper:
         return InfiniKeeper(self, sizes)

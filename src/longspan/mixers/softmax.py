@@ -226,7 +226,8 @@ class Attention(Mixing):
             out = fold(tiles, q, keys, values, attend, weights)
         first = self.pattern.first(places.pos, places.opened)
         out = self.keeper.answer(out, Question(read, q, places, first), carried)
-        carried = self.keeper.write(carried, past, x, k, v, places, self._slack(places))
+        given = read if self.keeper.encoded else x
+        carried = self.keeper.write(carried, past, given, k, v, places, self._slack(places))
         return self.o(out.transpose(1, 2).flatten(2)), carried
 
     def _attend(

@@ -173,6 +173,11 @@ class StackConfig:
         """Whether some layer's memory writes where a segment ends."""
         return any(mixer.slots and layer.memory.folds for mixer, layer, _ in self.each_layer())
 
+    def learning(self) -> list[Memory]:
+        """The memories that learn what to write, each once."""
+        every = (layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots)
+        return list(dict.fromkeys(memory for memory in every if memory.learns))
+
     @property
     def restores(self) -> bool:
         """Whether a new document begins with memory slots that must be put back."""

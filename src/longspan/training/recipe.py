@@ -207,6 +207,16 @@ class Recipe:
                     "Use data.documents=true, or a position without a limit.",
                 )
             )
+        if self.train.through == 1:
+            found += [
+                Conflict(
+                    "T5",
+                    f"memory='{memory.name}' learns what to write from the calls that read it, and "
+                    "train.through=1 cuts the gradient off before them.",
+                    "Set train.through to 2 or more, and train.accumulate to a multiple of it.",
+                )
+                for memory in self.model.learning()
+            ]
         return found
 
 
