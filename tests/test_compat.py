@@ -17,6 +17,7 @@ from longspan import (
     Auto,
     Cache,
     Causal,
+    Compressive,
     Concat,
     Decoder,
     DecoderConfig,
@@ -209,6 +210,17 @@ def test_m3_a_memory_that_folds_needs_segments() -> None:
     assert not slot_conflicts(NoPosition(), Segments(4, 3), memory)
 
 
+def test_m4_a_segment_holds_whole_groups_of_a_memory_that_compresses() -> None:
+    (conflict,) = slot_conflicts(XL(), Segments(10, 16), Compressive(8, 2, 4))
+    assert str(conflict) == (
+        "[M4] memory='compressive' takes 4 tokens at a time, which do not divide the pattern's "
+        "segment of 10. Use a segment that is a multiple of 4, or another memory.rate."
+    )
+    assert rules(XL(), Segments(12, 16), Compressive(8, 2, 4)) == []
+    assert rules(XL(), Segments(10, 12), Compressive(8, 2, 2)) == []
+    assert rules(XL(), Window(5), Compressive(8, 2, 4)) == ["M3"]
+
+
 def test_all_conflicts_are_said_at_once_before_any_tensor_is_made() -> None:
     config = DecoderConfig(
         width=2**20,
@@ -243,6 +255,7 @@ def test_every_rule_is_tested_here() -> None:
         "M1",
         "M2",
         "M3",
+        "M4",
         "D1",
         "E1",
         "S1",

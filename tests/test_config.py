@@ -392,6 +392,7 @@ def test_problems_of_all_sections_and_conflicts_come_at_once() -> None:
 
 
 LEARNED = {"name": "learned", "length": 512}
+UNTAUGHT = {"name": "compressive", "tokens": 32, "compressed": 8, "loss": "none"}
 
 
 @pytest.mark.parametrize(
@@ -404,6 +405,7 @@ LEARNED = {"name": "learned", "length": 512}
         ({"model.memory.init": "zeros"}, ["T3"]),
         ({"model.position": LEARNED, "data.documents": False}, ["T4"]),
         ({"model.pattern.memory": 0, "model.memory": {"name": "layer", "slots": 4}}, ["T5"]),
+        ({"model.memory": UNTAUGHT}, ["T5"]),
         ({"model.memory.init": "zeros", "model.memory.tokens": 8, "train.segment": 9}, None),
     ],
 )

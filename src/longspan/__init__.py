@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from longspan.measure.perplexity import evaluate, sliding
     from longspan.measure.stream import Stream, stream
     from longspan.memories.cache import Cache
+    from longspan.memories.compressive import Compressive
     from longspan.memories.infini import Infini
     from longspan.memories.layer import MemoryLayer
     from longspan.memories.none import NoMemory
@@ -72,6 +73,7 @@ _HOMES = {
     "longspan.measure.perplexity": ("evaluate", "sliding"),
     "longspan.measure.stream": ("Stream", "stream"),
     "longspan.memories.cache": ("Cache",),
+    "longspan.memories.compressive": ("Compressive",),
     "longspan.memories.infini": ("Infini",),
     "longspan.memories.layer": ("MemoryLayer",),
     "longspan.memories.none": ("NoMemory",),
@@ -132,6 +134,7 @@ __all__ = [
     "Auto",
     "Cache",
     "Causal",
+    "Compressive",
     "Concat",
     "ConfigError",
     "Convolution",

@@ -73,6 +73,15 @@ def slot_conflicts(
                 "Use pattern 'segments'.",
             )
         )
+    if pattern.segment > 1 and pattern.segment % memory.grain:
+        found.append(
+            Conflict(
+                "M4",
+                f"memory='{memory.name}' takes {memory.grain} tokens at a time, which do not "
+                f"divide the pattern's segment of {pattern.segment}.",
+                f"Use a segment that is a multiple of {memory.grain}, or another memory.rate.",
+            )
+        )
     if pattern.causal and exact and not memory.covers(pattern):
         reach = "without limit" if pattern.reach is None else f"back {pattern.reach}"
         if pattern.sinks:

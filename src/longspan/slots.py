@@ -32,8 +32,24 @@ from longspan.state import EMPTY, Carried
 
 Made = TypeVar("Made")
 
-Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Hidden states (B, S, C) to keys and values (B, H, S, D), with the weights of today."""
+
+@dataclass(frozen=True)
+class Project:
+    """A layer's maps of hidden states (B, S, C), as they came to it, with the weights of today.
+
+    Attributes:
+        keys: to keys (un-rotated) and values (B, G, S, D); calling the whole does the same.
+        queries: to queries (B, H, S, D), un-rotated.
+        still: gives the same maps with weights that take no gradient.
+    """
+
+    keys: Callable[[Tensor], tuple[Tensor, Tensor]]
+    queries: Callable[[Tensor], Tensor]
+    still: Callable[[], Project]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of `x`."""
+        return self.keys(x)
 
 
 @dataclass(frozen=True)
@@ -282,6 +298,19 @@ class Pairs:
         """
         q, k = self.offsets()
         return self.once("distance", lambda: q[:, :, None] - k[:, None, :])
+
+    def extent(self) -> tuple[int, int]:
+        """The least and the greatest distance of any visible pair; 0 and 0 if none is."""
+
+        def make() -> Tensor:
+            distance, most = self.distance(), torch.iinfo(torch.long).max
+            hidden = ~self.visible
+            low = distance.masked_fill(hidden, most).min()
+            high = distance.masked_fill(hidden, -most).max()
+            return torch.stack([low, high]).masked_fill(low == most, 0)
+
+        low, high = self.once("extent", make).tolist()
+        return low, high
 
     def additive(self, dtype: torch.dtype) -> Tensor:
         """(B, T, S): 0 where visible, else so low that softmax gives exactly 0.
@@ -545,6 +574,10 @@ class Keeper(nn.Module):
         """(B, P) int64, positions of the slots that `recall` would give if all were needed."""
         return state.pos
 
+    def spans(self, state: Any) -> Tensor:
+        """(B, P) int64, how many tokens each of `slots` stands for: its own and those before it."""
+        return torch.ones_like(self.slots(state))
+
     @abstractmethod
     def recall(self, state: Any, project: Project, need: int | None) -> Past:
         """Keys, values and positions for the softmax.
@@ -565,6 +598,16 @@ class Keeper(nn.Module):
         Beside those of the layer's own matrices and of the softmax over what is recalled.
         """
         return 0.0, 0.0
+
+    def heard(self, past: Past, weights: Tensor) -> Past:
+        """What `write` is given instead of `past`, by a memory that listens.
+
+        Args:
+            past: what `recall` gave.
+            weights: (B, S) attention that each key of the past and of the call got: a query's
+                weights averaged over heads, summed over the call's queries; takes no gradient.
+        """
+        raise NotImplementedError("this memory does not listen")
 
     @abstractmethod
     def write(
@@ -590,14 +633,30 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
         consecutive: the slots it recalls hold consecutive positions, the newest last.
         folds: it writes at the end of a segment. The model then gives it, in evaluation, pieces
             of one segment and one document in every row; in training a call is a segment.
-        alike: every layer with this memory recalls the same positions.
-        learns: it has weights to write with, which learn from what later segments read.
     """
 
     consecutive: ClassVar[bool] = True
     folds: ClassVar[bool] = False
-    alike: ClassVar[bool] = True
-    learns: ClassVar[bool] = False
+
+    @property
+    def alike(self) -> bool:
+        """Whether every layer with this memory recalls the same positions."""
+        return True
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is told how much attention each key got (`Keeper.heard`)."""
+        return False
+
+    @property
+    def grain(self) -> int:
+        """Tokens that it takes at a time: a segment must be a multiple of it."""
+        return 1
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has weights to write with, which learn from what later segments read alone."""
+        return False
 
     @property
     def length(self) -> int | None:
@@ -618,6 +677,10 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
     def sinks(self) -> int:
         """First tokens of the document that are kept for ever."""
         return 0
+
+    def recalled(self, reach: int) -> int:
+        """Slots that a query meets of the newest `reach` tokens, once the memory is full."""
+        return reach
 
     def covers(self, pattern: Pattern) -> bool:
         """Whether a stream in pieces sees all that one pass sees."""

@@ -279,7 +279,7 @@ def push(old: Tensor, new: Tensor, counts: Tensor | None, keep: int | None, dim:
     width = total if keep is None else min(total, keep)
     if counts is None:
         return both.narrow(dim, total - width, width)
-    return _gather(both, _newest(old.shape[dim], counts, width).clamp(min=0), dim)
+    return take(both, _newest(old.shape[dim], counts, width).clamp(min=0), dim)
 
 
 def push_positions(old: Tensor, new: Tensor, counts: Tensor | None, keep: int | None) -> Tensor:
@@ -299,9 +299,19 @@ def _newest(past: int, counts: Tensor, width: int) -> Tensor:
     return ends[:, None] + torch.arange(-width, 0, device=counts.device)
 
 
-def _gather(both: Tensor, index: Tensor, dim: int) -> Tensor:
-    shape = [1] * both.dim()
+def take(slots: Tensor, index: Tensor, dim: int = 1) -> Tensor:
+    """Slots of each row by number.
+
+    Args:
+        slots: (B, …, P, …), slots along `dim`.
+        index: (B, N) int64, which of them.
+        dim: the dimension of the slots.
+
+    Returns:
+        (B, …, N, …).
+    """
+    shape = [1] * slots.dim()
     shape[0], shape[dim] = index.shape
-    target = list(both.shape)
+    target = list(slots.shape)
     target[dim] = index.shape[1]
-    return both.gather(dim, index.view(shape).expand(target))
+    return slots.gather(dim, index.view(shape).expand(target))

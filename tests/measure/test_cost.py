@@ -18,6 +18,7 @@ from longspan import (
     Alibi,
     Cache,
     Causal,
+    Compressive,
     Convolution,
     Decoder,
     DecoderConfig,
@@ -87,6 +88,22 @@ MODELS = {
     "shared keys and values": replace(BASE, kv_heads=2),
     "shared, hidden states": replace(BASE, kv_heads=1, memory=Recent(24, store="hidden")),
     "sinks": replace(BASE, position=Rotary(), pattern=SinkWindow(9, 3), memory=Sinks(8, 3)),
+    "compressive": replace(
+        BASE, position=Rotary(), pattern=Segments(16, 40), memory=Compressive(8, 8)
+    ),
+    "compressive, dilated": replace(
+        BASE,
+        kv_heads=2,
+        position=Rotary(),
+        pattern=Segments(16, 40),
+        memory=Compressive(8, 8, 4, "dilated", "auto-encoding"),
+    ),
+    "most used": replace(
+        BASE,
+        position=Alibi(),
+        pattern=Segments(16, 40),
+        memory=Compressive(8, 8, 4, "most-used", "none"),
+    ),
     "dilated": replace(BASE, position=Alibi(), pattern=Window(5, 2), memory=Recent(8)),
     "infini": replace(BASE, pattern=Segments(16, 0), memory=Infini(), kv_heads=2),
     "infini, linear": replace(BASE, pattern=Segments(16, 0), memory=Infini("linear")),

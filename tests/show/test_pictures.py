@@ -13,6 +13,7 @@ from longspan import (
     XL,
     Alibi,
     Cache,
+    Compressive,
     Full,
     Infini,
     Learned,
@@ -24,7 +25,7 @@ from longspan import (
     Sinusoidal,
 )
 from longspan.positions.alibi import slopes
-from longspan.show.pictures import Picture, of_memory, of_pattern, of_position
+from longspan.show.pictures import PALER, Picture, of_memory, of_pattern, of_position
 from longspan.slots import Memory, Pattern, Position
 from tests.contracts.samples import MEMORIES, PATTERNS, POSITIONS
 from tests.tiny import Result, refused
@@ -71,6 +72,18 @@ def test_what_memories_keep() -> None:
     assert held[11].nonzero()[0].tolist() == [0, 1, 9, 10, 11]
     assert "it holds 12, and grows with the stream" in of_memory(Cache(), 12).reading
     assert "it holds 5, and no longer grows" in of_memory(Recent(5), 12).reading
+
+
+def test_compressed_slots_are_drawn_over_what_they_stand_for() -> None:
+    picture = of_memory(Compressive(4, 3, 2, "mean", "none"), 24)
+    held = grid(picture)
+    # whole: the newest four, and what came since the segment began at 16
+    assert (held[20] == 1).nonzero()[0].tolist() == list(range(12, 21))
+    assert (held[20] == PALER).nonzero()[0].tolist() == list(range(6, 12))
+    assert "it holds 4, 6 more in 3 slots, and no longer grows" in picture.reading
+    picked = grid(of_memory(Compressive(4, 4, 2, "most-used", "none"), 24))
+    assert set(np.unique(picked)) == {0, 1}
+    assert len(picked[23].nonzero()[0]) == 8
 
 
 def test_how_strongly_tokens_show_in_what_they_are_folded_into() -> None:

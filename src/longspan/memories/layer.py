@@ -88,8 +88,6 @@ class MemoryLayer(Folding, name="layer"):
         hidden: F, width between the two layers of the network that writes; C if None.
     """
 
-    learns: ClassVar[bool] = True
-
     slots: int
     hidden: int | None = None
 
@@ -101,6 +99,10 @@ class MemoryLayer(Folding, name="layer"):
         ]
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def learns(self) -> bool:
+        return True
 
     def build(self, sizes: Sizes) -> MemoryLayerKeeper:
         return MemoryLayerKeeper(self, sizes)

@@ -13,6 +13,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import linear
 
 from longspan.buffer import Hidden
 from longspan.comparing import Comparison, Score, each_head, meet
@@ -34,6 +36,7 @@ from longspan.slots import (
     Pattern,
     Places,
     Position,
+    Project,
     Question,
     Sizes,
 )
@@ -164,18 +167,30 @@ class Attention(Mixing):
         return (self.pattern, self.memory) if self.memory.alike else None
 
     @property
+    def _reach(self) -> int:
+        return UNLIMITED if self.pattern.reach is None else self.pattern.reach
+
+    @property
     def keys(self) -> int:
-        reach = UNLIMITED if self.pattern.reach is None else self.pattern.reach
-        return self.pattern.sinks + reach + self.pattern.segment
+        return self.pattern.sinks + self.memory.recalled(self._reach) + self.pattern.segment
 
     def products(self) -> tuple[float, float]:
         inner, segment = self.heads * self.head_dim, self.pattern.segment
-        # two products for the scores and their values
-        projections, scores = self.order.products(segment, self.keys)
+        # where slots are not consecutive a position of distances meets at most all within reach
+        distances = self.keys
+        if not self.memory.consecutive:
+            distances = self.pattern.sinks + self._reach + segment
+        projections, scores = self.order.products(segment, distances)
         preparing, comparing = self.comparison.products(segment, self.keys)
+        projections += preparing
+        scores += comparing + inner * self.keys
+        if self.memory.listens:
+            # all of it a second time
+            projections, scores = 2 * projections, 2 * scores
         own = self.keeper.products()
-        projections += preparing + own[0]
-        scores += comparing + own[1] + 2.0 * inner * self.keys
+        projections += own[0]
+        # and the product with the values
+        scores += own[1] + inner * self.keys
         if isinstance(self.after(1, torch.empty((), device="meta")), Hidden):
             # today's keys and values of yesterday's hidden states
             past = self.keys - segment - self.pattern.sinks
@@ -187,7 +202,9 @@ class Attention(Mixing):
         places, _ = Places.of(torch.zeros(1, dtype=torch.long, device=like.device), length)
         x = like.new_empty(1, length, self.dim)
         k = like.new_empty(1, self.kv_heads, length, self.head_dim)
-        past = self.keeper.recall(carried, self._project, None)
+        past = self.keeper.recall(carried, self._maps(), None)
+        if self.memory.listens:
+            past = self.keeper.heard(past, like.new_empty(1, past.pos.shape[1] + length))
         return self.keeper.write(carried, past, x, k, k, places, self._slack(places))
 
     def begun(self, layer: int) -> None:
@@ -226,6 +243,8 @@ class Attention(Mixing):
             out = fold(tiles, q, keys, values, attend, weights)
         first = self.pattern.first(places.pos, places.opened)
         out = self.keeper.answer(out, Question(read, q, places, first), carried)
+        if self.memory.listens:
+            past = self.keeper.heard(past, self._attention(q, keys, pairs, places))
         given = read if self.keeper.encoded else x
         carried = self.keeper.write(carried, past, given, k, v, places, self._slack(places))
         return self.o(out.transpose(1, 2).flatten(2)), carried
@@ -261,9 +280,49 @@ class Attention(Mixing):
     def _project(self, read: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k(read)), self._split(self.v(read))
 
+    def _maps(self) -> Project:
+        """What the memory makes of the hidden states that it keeps."""
+        return Project(
+            lambda x: self._project(self.read(x)),
+            lambda x: self._split(self.q(self.read(x))),
+            self._still,
+        )
+
+    def _still(self) -> Project:
+        norm = {} if self.norm is None else dict(self.norm.named_parameters())
+        norm = {name: parameter.detach() for name, parameter in norm.items()}
+
+        def mapped(x: Tensor, by: nn.Linear) -> Tensor:
+            read = x if self.norm is None else functional_call(self.norm, norm, (x,))
+            return self._split(linear(read, by.weight.detach()))
+
+        return Project(
+            lambda x: (mapped(x, self.k), mapped(x, self.v)),
+            lambda x: mapped(x, self.q),
+            self._still,
+        )
+
+    @torch.no_grad()
+    def _attention(self, q: Tensor, k: Tensor, pairs: Pairs, places: Places) -> Tensor:
+        """(B, S): weights of each key, averaged over heads and summed over the real queries."""
+        # formed once more, a head at a time, so that any kernel will do
+        q, k, bias = self._meet(q, k, pairs)
+        mask = pairs.additive(q.dtype)
+        exact = torch.promote_types(q.dtype, torch.float32)
+        total = mask.new_zeros(mask.shape[0], mask.shape[2], dtype=exact)
+        for head in range(self.heads):
+            scores = mask + q[:, head] @ k[:, head].transpose(1, 2) * self.head_dim**-0.5
+            if bias is not None:
+                scores = scores + bias.head(head).to(scores)
+            probs = scores.softmax(-1, exact)
+            if places.valid is not None:
+                probs = probs * places.valid[:, :, None]
+            total = total + probs.sum(1)
+        return total / self.heads
+
     def _recall(self, carried: Carried, pairs: Pairs) -> Past:
         need = pairs.shape[1] - pairs.shape[0]
-        return self.keeper.recall(carried, lambda x: self._project(self.read(x)), need)
+        return self.keeper.recall(carried, self._maps(), need)
 
     def _slack(self, places: Places) -> int:
         # in evaluation the unfinished segment stays, so that it may arrive in pieces
@@ -271,7 +330,10 @@ class Attention(Mixing):
 
     def _need(self, places: Places) -> int | None:
         """How many of the newest past slots the call can see at all; None if all may matter."""
-        if self.memory.length is None or places.opened is not None or self.memory.sinks:
+        if self.memory.length is None or places.opened is not None:
+            return None
+        if not self.memory.consecutive:
+            # what so many tokens take of slots, the memory alone can tell
             return None
         if torch.compiler.is_compiling():
             return None

@@ -6,6 +6,7 @@ Each is made by the component itself, of a few tokens, so what is seen is what a
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from longspan.errors import ConfigError
 from longspan.measure.cost import met
 from longspan.patterns.full import Full
-from longspan.slots import Memory, Pairs, Pattern, Places, Position, Sizes
+from longspan.slots import Memory, Pairs, Pattern, Places, Position, Project, Sizes
 from longspan.state import EMPTY
 
 HEADS, HEAD_DIM = 4, 32
@@ -24,6 +25,12 @@ HEADS, HEAD_DIM = 4, 32
 
 DRAWS = 256
 """Random contents over which a position's scores are averaged."""
+
+SEGMENT = 8
+"""Tokens between two writes of a memory that compresses where a segment ends."""
+
+PALER = 0.5
+"""How dark a token is that shares its slot, beside 1 of one with a slot of its own."""
 
 SEEN = "#14589c"
 DASHES = ["-", "--", "-.", ":"]
@@ -108,34 +115,49 @@ def of_pattern(pattern: Pattern, tokens: int) -> Picture:
 def of_memory(memory: Memory, tokens: int) -> Picture:
     """Which tokens (columns) are held after each token (row) of a stream.
 
-    Of a memory that folds tokens into something else: how strongly each still shows.
+    Paler those that share a slot with others. Of a memory that folds tokens into something else:
+    how strongly each still shows.
     """
-    if memory.folds:
+    if memory.folds and not memory.length:
         return _of_folds(memory, tokens)
-
-    def project(x: Tensor) -> tuple[Tensor, Tensor]:
-        each = x[:, None]
-        return each, each
-
-    keeper = memory.build(Sizes(1, 1, 1, 1, 1))
+    segment = max(1, SEGMENT // memory.grain) * memory.grain if memory.folds else 1
+    keeper = memory.build(Sizes(1, 1, 1, 1, segment)).eval()
+    project = _maps(lambda x: (x[:, None], x[:, None]))
     state = keeper.start(1, torch.zeros(()))
-    clock, held = torch.zeros(1, dtype=torch.long), torch.zeros(tokens, tokens, dtype=torch.bool)
-    sizes = []
+    clock, held = torch.zeros(1, dtype=torch.long), torch.zeros(tokens, tokens)
+    sizes, whole, shared = [], 0, 0
     for step in range(tokens):
         places, clock = Places.of(clock, 1)
         x = torch.full((1, 1, 1), float(step))
         past = keeper.recall(state, project, None)
-        state = keeper.write(state, past, x, *project(x), places, 0)
-        pos = keeper.slots(state)[0]
-        held[step, pos[(pos != EMPTY) & (pos >= 0)]] = True
+        if memory.listens:
+            # as if every query attended to all alike
+            count = past.pos.shape[1] + 1
+            past = keeper.heard(past, torch.full((1, count), 1 / count))
+        state = keeper.write(state, past, x, *project(x), places, segment - 1)
+        pos, spans = keeper.slots(state)[0], keeper.spans(state)[0]
+        whole = shared = 0
+        for position, span in zip(pos.tolist(), spans.tolist(), strict=True):
+            if position != EMPTY and position >= 0:
+                held[step, position - span + 1 : position + 1] = 1.0 if span == 1 else PALER
+                whole, shared = whole + (span == 1), shared + (span > 1)
         sizes.append(sum(t.numel() for name, t in state.tensors().items() if name != "pos"))
     figure = _empty(square=True)
     title = f"memory {memory.name}"
     figure.add_subplot(title=title, xlabel="token", ylabel="held after token")
     _grid(figure, held)
-    last = int(held[-1].sum())
-    reading = f"{title}: after {tokens:,} tokens it holds {last:,}, and {_grows(sizes)}"
+    more = f", {int((held[-1] == PALER).sum()):,} more in {shared:,} slots" if shared else ""
+    reading = f"{title}: after {tokens:,} tokens it holds {whole:,}{more}, and {_grows(sizes)}"
     return Picture(figure, reading)
+
+
+def _maps(keys: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Project:
+    """Maps of a layer that has keys and values alone."""
+
+    def queries(x: Tensor) -> Tensor:
+        raise NotImplementedError("nothing is asked here")
+
+    return Project(keys, queries, lambda: _maps(keys))
 
 
 def _of_folds(memory: Memory, tokens: int) -> Picture:
@@ -158,7 +180,7 @@ def _of_folds(memory: Memory, tokens: int) -> Picture:
     shows, sizes = torch.zeros(tokens, tokens), []
     for step, x in enumerate(stream.split(1, 1)):
         places, clock = Places.of(clock, 1)
-        past = keeper.recall(state, project, None)
+        past = keeper.recall(state, _maps(project), None)
         state = keeper.write(state, past, x, *project(x), places, segment - 1)
         parts = [t.flatten(1) for t in state.held().values() if t.is_floating_point()]
         sizes.append(sum(t.shape[1] for t in parts))
