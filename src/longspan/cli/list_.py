@@ -19,6 +19,7 @@ from longspan.memories.cache import Cache
 from longspan.mixing import Mixer
 from longspan.patterns.causal import Causal
 from longspan.positions.none import NoPosition
+from longspan.registry import Component
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names, recipe_text
 
@@ -104,7 +105,9 @@ def _matrix(
 def _settings(member: type[Any]) -> str:
     words = []
     for f in fields(member):
-        words.append(f.name if f.default is MISSING else f"{f.name}={f.default}")
+        value = f.default if f.default_factory is MISSING else f.default_factory()
+        shown = value.name if isinstance(value, Component) else value
+        words.append(f.name if value is MISSING else f"{f.name}={shown}")
     return ", ".join(words) or "-"
 
 
