@@ -53,6 +53,10 @@ MIXED = {
         "train.accumulate": 2,
         "train.through": 2,
     },
+    "features drawn anew": {
+        "model.stack": [{"mixer": {"name": "favor", "features": 16, "redraw": 5}}, {}],
+        "train.dtype": "bfloat16",
+    },
     "byte pairs, post-norm": {
         "data.tokenizer": {"name": "bpe", "vocab": 300},
         "data.test": 0,
