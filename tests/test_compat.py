@@ -27,6 +27,7 @@ from longspan import (
     General,
     IncompatibleConfig,
     Infini,
+    Learned,
     NoMemory,
     NoPosition,
     Recent,
@@ -35,6 +36,7 @@ from longspan import (
     Shaw,
     Sinusoidal,
     Strided,
+    Tokens,
     Window,
 )
 from longspan.compat import refuse, score_conflicts, slot_conflicts
@@ -221,6 +223,30 @@ def test_m4_a_segment_holds_whole_groups_of_a_memory_that_compresses() -> None:
     assert rules(XL(), Window(5), Compressive(8, 2, 4)) == ["M3"]
 
 
+def test_m5_what_wraps_a_model_is_no_layers_matter() -> None:
+    assert rules(NoPosition(), Segments(4, 0), Tokens(2)) == ["M5"]
+    assert rules(NoPosition(), Segments(4, 0), Tokens(2), around=True) == []
+    assert rules(NoPosition(), Window(3), Tokens(2), around=True) == ["M3", "M2"]
+    assert stack(pattern=Segments(4, 0), memory=Tokens(2)) == ["M5"]
+
+
+def wrapped(*layers: Different, **changes: Any) -> list[str]:
+    sizes = {"width": 8, "layers": max(1, len(layers)), "heads": 2, "feed_forward": 8}
+    slots = {"pattern": Segments(4, 0), "memory": Tokens(2)} | changes
+    return [c.rule for c in DecoderConfig(**sizes, **slots, stack=layers).conflicts()]
+
+
+def test_s5_inside_of_it_nothing_else_goes_on() -> None:
+    assert wrapped(Different(), Different(pattern=Segments(4, 0))) == []
+    assert wrapped(Different(pattern=Segments(4, 3), memory=Recent(3)), Different()) == ["S5"]
+    assert wrapped(Different(memory=Infini()), Different()) == ["S5"]
+
+
+def test_p2_it_needs_places_as_well() -> None:
+    assert wrapped(position=Learned(7)) == ["P2"]
+    assert wrapped(position=Learned(8)) == []
+
+
 def test_all_conflicts_are_said_at_once_before_any_tensor_is_made() -> None:
     config = DecoderConfig(
         width=2**20,
@@ -248,20 +274,25 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Those of recipes (T…) and FAVOR+ (F1) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    assert rules == {
-        "P1",
-        "K1",
-        "K2",
-        "M1",
-        "M2",
-        "M3",
-        "M4",
-        "D1",
-        "E1",
-        "S1",
-        "S2",
-        "S3",
-        "S4",
-        "C1",
-        "F1",
-    }
+    assert rules == set(
+        [
+            "C1",
+            "D1",
+            "E1",
+            "F1",
+            "K1",
+            "K2",
+            "M1",
+            "M2",
+            "M3",
+            "M4",
+            "M5",
+            "P1",
+            "P2",
+            "S1",
+            "S2",
+            "S3",
+            "S4",
+            "S5",
+        ]
+    )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
+    from longspan.memories.tokens import Tokens
     from longspan.mixers.convolution import Convolution
     from longspan.mixers.favor import Favor
     from longspan.mixers.gru import GRU
@@ -79,6 +80,7 @@ _HOMES = {
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
+    "longspan.memories.tokens": ("Tokens",),
     "longspan.mixers.favor": ("Favor",),
     "longspan.mixers.linear": ("LinearAttention",),
     "longspan.mixers.softmax": ("Attention", "Softmax"),
@@ -175,6 +177,7 @@ __all__ = [
     "State",
     "Stream",
     "Strided",
+    "Tokens",
     "Window",
     "YaRN",
     "cost",

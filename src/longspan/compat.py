@@ -26,9 +26,22 @@ def slot_conflicts(
     kernel: Kernel | None = None,
     *,
     exact: bool = True,
+    around: bool = False,
 ) -> list[Conflict]:
-    """What one attention layer's slots say against each other."""
+    """What one attention layer's slots say against each other.
+
+    Args:
+        around: the memory may be one that wraps the model.
+    """
     found = []
+    if memory.attaches == "tokens" and not around:
+        found.append(
+            Conflict(
+                "M5",
+                f"memory='{memory.name}' wraps a whole decoder, not a layer.",
+                "Give it to a Decoder as the memory of all layers (model.memory), or use another.",
+            )
+        )
     if position.enters == "input":
         found.append(
             Conflict(

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -625,6 +625,48 @@ class Keeper(nn.Module):
         """
 
 
+class Wrapping(nn.Module):
+    """A memory built around a model: what it puts among the tokens, and what becomes of it.
+
+    Attributes:
+        dim: C.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @property
+    def runs(self) -> float:
+        """How many tokens the layers see for each token of a long stream."""
+        return 1.0
+
+    @abstractmethod
+    def start(self, batch: int, like: Tensor) -> Carried:
+        """The state before any token; `like` gives dtype and device."""
+
+    @abstractmethod
+    def fits(self, carried: Carried) -> bool:
+        """Whether this memory can have written `carried`."""
+
+    @abstractmethod
+    def enter(self, x: Tensor, state: Any, places: Places) -> tuple[Tensor, Places, Any]:
+        """What the layers see of a call.
+
+        Args:
+            x: (B, T, C) embedded tokens, before positions are added.
+            state: what this memory carried before.
+            places: where the tokens stand.
+
+        Returns:
+            (B, N, C), where they stand, and what `leave` needs to know.
+        """
+
+    @abstractmethod
+    def leave(self, h: Tensor, state: Any, frame: Any) -> tuple[Tensor, Carried]:
+        """(B, N, C) hidden states to those of the call's tokens (B, T, C), and the state after."""
+
+
 @dataclass(frozen=True)
 class Memory(Component, kind="memory", folder="longspan.memories"):
     """What survives the segment?
@@ -633,10 +675,13 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
         consecutive: the slots it recalls hold consecutive positions, the newest last.
         folds: it writes at the end of a segment. The model then gives it, in evaluation, pieces
             of one segment and one document in every row; in training a call is a segment.
+        attaches: it gives the softmax "keys" to see, or an answer of its own (a "readout"), or puts
+            "tokens" around the whole model.
     """
 
     consecutive: ClassVar[bool] = True
     folds: ClassVar[bool] = False
+    attaches: ClassVar[Literal["keys", "readout", "tokens"]] = "keys"
 
     @property
     def alike(self) -> bool:
@@ -692,6 +737,14 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
     @abstractmethod
     def build(self, sizes: Sizes) -> Keeper:
         """The parameters and the arithmetic for one layer."""
+
+    def around(self, pattern: Pattern) -> Pattern:
+        """What the layers of a model that this memory wraps see of `pattern`."""
+        raise NotImplementedError(f"memory {self.name!r} is kept by layers")
+
+    def wrap(self, dim: int, segment: int) -> Wrapping:
+        """The parameters and the arithmetic around a model of width `dim`."""
+        raise NotImplementedError(f"memory {self.name!r} is kept by layers")
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class State:
 
     Attributes:
         next: (B,) int64, position of each row's next token, counted from its document's start.
-        layers: one `Carried` a layer, first layer first.
+        layers: one `Carried` a layer, first layer first, and last that of a memory around them.
         sources: what each layer reads of another sequence; () for a model that reads none.
     """
 

@@ -52,6 +52,7 @@ from longspan import (
     Sinusoidal,
     Softmax,
     Strided,
+    Tokens,
     Window,
     YaRN,
 )
@@ -102,6 +103,7 @@ MEMORIES: list[Memory] = [
     Infini(),
     Infini("linear"),
     MemoryLayer(3, 5),
+    Tokens(3),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]

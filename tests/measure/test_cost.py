@@ -34,6 +34,7 @@ from longspan import (
     SinkWindow,
     Sinusoidal,
     State,
+    Tokens,
     Window,
     cost,
 )
@@ -108,6 +109,7 @@ MODELS = {
     "infini": replace(BASE, pattern=Segments(16, 0), memory=Infini(), kv_heads=2),
     "infini, linear": replace(BASE, pattern=Segments(16, 0), memory=Infini("linear")),
     "layer": replace(BASE, pattern=Segments(16, 0), memory=MemoryLayer(5, 7), kv_heads=2),
+    "tokens": replace(BASE, pattern=Segments(16, 0), memory=Tokens(3), kv_heads=2),
     "gated": replace(BASE, activation="swiglu"),
     "rnn": recurrent(RNN(hidden=20)),
     "lstm": recurrent(LSTM(hidden=20)),

@@ -23,6 +23,7 @@ from longspan import (
     Sinks,
     SinkWindow,
     Sinusoidal,
+    Tokens,
 )
 from longspan.positions.alibi import slopes
 from longspan.show.pictures import PALER, Picture, of_memory, of_pattern, of_position
@@ -108,6 +109,13 @@ def test_slots_are_first_in_first_out() -> None:
         # segments of 5, the newest three of them
         first = max(0, (step + 1) // 5 - 3) * 5
         assert shown[step].tolist() == [first <= token <= step for token in range(40)]
+
+
+def test_memory_tokens_show_what_was_written_at_the_end_of_a_segment() -> None:
+    shown = grid(of_memory(Tokens(2), 40)) > 0
+    for step in (3, 4, 22, 39):
+        # segments of 5, of which the unfinished one has left nothing yet
+        assert shown[step].tolist() == [token < (step + 1) // 5 * 5 for token in range(40)]
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=repr)

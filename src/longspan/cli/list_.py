@@ -70,7 +70,8 @@ def _matrices(console: Console) -> None:
     console.print(_mixers())
     console.print(
         "Lengths agree: a memory keeps what the pattern reaches. Every position goes with every "
-        "pattern and memory; positions at the input enter a Decoder, not a layer.",
+        "pattern and memory. Positions at the input and the memory 'tokens' enter a Decoder, not a "
+        "layer.",
         style="dim",
         highlight=False,
     )

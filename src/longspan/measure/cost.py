@@ -83,11 +83,13 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     embedding, head = model.embedding, model.head
     projection = embedding.projections[0].numel() if len(embedding.projections) else 0
     tails = 0 if head.tail_rows is None else head.tail_rows.numel()
+    # tokens that the layers see for each one of the stream
+    runs = 1.0 if model.wrapping is None else model.wrapping.runs
     products = {
         "embedding": projection,
-        "projections": matrices["projections"] + sum(projections for projections, _ in more),
-        "scores": sum(scores for _, scores in more),
-        "feed-forward": matrices["feed-forward"],
+        "projections": runs * (matrices["projections"] + sum(projected for projected, _ in more)),
+        "scores": runs * sum(scores for _, scores in more),
+        "feed-forward": runs * matrices["feed-forward"],
         "head": sum(p.numel() for p in (*head.tables, *head.projections)) + tails,
     }
     reads = {name: count * dtype.itemsize for name, count in numbers.items()}
@@ -99,9 +101,11 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
         }
     )
     clock = State(torch.zeros(1, dtype=torch.long)).nbytes
+    # what wraps the layers has no keys, and never grows
+    keys = [block.mixer.keys for block in model.blocks()] + [0] * (len(states) - config.layers)
     reads["scores"] += clock + sum(
-        growth * block.mixer.keys if full is None else full
-        for (full, growth), block in zip(states, model.blocks(), strict=True)
+        growth * met if full is None else full
+        for (full, growth), met in zip(states, keys, strict=True)
     )
     parts = {name: Part(numbers[name], 2.0 * products[name], float(reads[name])) for name in PARTS}
     constant = [full for full, _ in states if full is not None]
@@ -145,7 +149,7 @@ PARTS = ("embedding", "projections", "scores", "feed-forward", "head")
 
 
 def _part(name: str) -> str:
-    if name.startswith(("embedding", "entry")):
+    if name.startswith(("embedding", "entry", "wrapping")):
         return "embedding"
     if name.startswith(("head", "norm")):
         return "head"
@@ -157,7 +161,7 @@ def _part(name: str) -> str:
 
 
 def _states(model: Decoder, dtype: torch.dtype) -> list[tuple[int | None, int]]:
-    """Of each layer: bytes of a full state, or None; bytes a token while it grows."""
+    """Of each layer, and of what wraps them: bytes when full, or None; bytes a token it grows."""
     model = model.to(dtype).eval()
     like = torch.empty((), dtype=dtype, device="meta")
     # shapes cost nothing: longer than any memory
@@ -168,4 +172,7 @@ def _states(model: Decoder, dtype: torch.dtype) -> list[tuple[int | None, int]]:
             for n in (full, 2 * full)
         )
         states.append((one, 0) if one == two else (None, (two - one) // full))
+    if model.wrapping is not None:
+        around = model.wrapping.start(1, like).tensors().values()
+        states.append((sum(t.nbytes for t in around), 0))
     return states

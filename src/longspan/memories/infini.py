@@ -73,6 +73,8 @@ class Infini(Folding, name="infini"):
         update: "delta" adds what the memory does not say already, "linear" adds all.
     """
 
+    attaches: ClassVar[Literal["keys", "readout", "tokens"]] = "readout"
+
     update: Literal["delta", "linear"] = "delta"
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ layers above. We know of no reference implementation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,8 @@ class MemoryLayer(Folding, name="layer"):
         slots: S, how many segments back it remembers.
         hidden: F, width between the two layers of the network that writes; C if None.
     """
+
+    attaches: ClassVar[Literal["keys", "readout", "tokens"]] = "readout"
 
     slots: int
     hidden: int | None = None

@@ -39,6 +39,7 @@ from longspan.slots import (
     Project,
     Question,
     Sizes,
+    Wrapping,
 )
 from longspan.state import Carried, State
 from longspan.tiles import fold, tiling
@@ -396,7 +397,7 @@ def head_sizes(dim: int, heads: int, head_dim: int | None, kv_heads: int | None)
     return head_dim, heads if kv_heads is None else kv_heads
 
 
-def check_state(state: State, layers: Sequence[Mixing], batch: int) -> None:
+def check_state(state: State, layers: Sequence[Mixing | Wrapping], batch: int) -> None:
     """Refuses a state that `layers` cannot have given for `batch` rows.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class DecoderConfig(StackConfig):
     Attributes:
         vocabulary: embedding and output.
     """
+
+    wraps: ClassVar[bool] = True
 
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
 
@@ -75,8 +78,9 @@ class Decoder(Stack):
         if cross is not None:
             conflicts += cross.conflicts(config.kernel)
         refuse(conflicts, f"layers 0-{config.layers - 1}")
-        super().__init__(config, cross)
+        super().__init__(config.inside(), cross)
         self.config, self.size, self.cross = config, size, cross
+        self.wrapping = config.memory.wrap(config.width, config.segment) if config.wrapped else None
         self.embedding = Embedding(config.vocabulary, size, config.width)
         at_input = config.position.enters == "input"
         self.entry = config.position.entry(config.width) if at_input else None
@@ -146,7 +150,11 @@ class Decoder(Stack):
 
     def start(self, batch: int) -> State:
         """The state before any token, on the model's device and in its dtype."""
-        return self.begin(batch, self.embedding.tables[0])
+        like = self.embedding.tables[0]
+        state = self.begin(batch, like)
+        if self.wrapping is None:
+            return state
+        return State(state.next, (*state.layers, self.wrapping.start(batch, like)))
 
     def reading(self, encoded: Tensor, valid: Tensor | None = None) -> State:
         """The state before any token of a decoder that reads another sequence.
@@ -241,9 +249,15 @@ class Decoder(Stack):
         self, tokens: Tensor, state: State, valid: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, State]:
         places, clock = Places.of(state.next, tokens.shape[1], valid, starts, self.training)
-        x = self.placed(self.embedding(tokens), places)
-        x, layers = self.through(x, state.layers, places, state.sources)
-        return x, State(clock, layers, state.sources)
+        x, sources = self.embedding(tokens), state.sources
+        if self.wrapping is None:
+            x, layers = self.through(self.placed(x, places), state.layers, places, sources)
+            return x, State(clock, layers, sources)
+        *carried, around = state.layers
+        x, inside, frame = self.wrapping.enter(x, around, places)
+        x, layers = self.through(self.placed(x, inside), tuple(carried), inside, sources)
+        x, around = self.wrapping.leave(x, around, frame)
+        return x, State(clock, (*layers, around), sources)
 
     def _cut(self, clock: Tensor, low: int, length: int, starts: Tensor | None) -> int:
         """Where the piece that begins at `low` ends, of a call of `length` tokens.
@@ -268,4 +282,6 @@ class Decoder(Stack):
         sources = () if state is None else state.sources
         check_sources(sources, self.crosses(), tokens.shape[0])
         if state is not None:
-            check_state(state, [block.mixer for block in self.blocks()], tokens.shape[0])
+            around = [] if self.wrapping is None else [self.wrapping]
+            layers = [block.mixer for block in self.blocks()]
+            check_state(state, [*layers, *around], tokens.shape[0])

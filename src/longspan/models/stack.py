@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,12 @@ class StackConfig:
         dropout: of embeddings, Transformer-XL's R, mixers' output, feed-forward (after either map)
             and the last layer's output, in training.
         attention_dropout: of attention weights, in training.
+
+    Traits:
+        wraps: a memory may be put around the model.
     """
+
+    wraps: ClassVar[bool] = False
 
     width: int
     layers: int
@@ -135,7 +141,7 @@ class StackConfig:
             head_dim=self.head_dim or self.width // self.heads,
             position=position,
             pattern=different.pattern or self.pattern,
-            memory=different.memory or self.memory,
+            memory=different.memory or (NoMemory() if self.wrapped else self.memory),
             kernel=self.kernel,
             exact=self.exact,
             dropout=self.attention_dropout,
@@ -149,6 +155,17 @@ class StackConfig:
         ):
             yield mixer, self.layer(index), different
 
+    def inside(self) -> Self:
+        """What the layers are made of: where a memory wraps the model, they keep none."""
+        if not self.wrapped:
+            return self
+        around = self.memory.around
+        stack = tuple(
+            replace(different, pattern=different.pattern and around(different.pattern))
+            for different in self.stack
+        )
+        return replace(self, pattern=around(self.pattern), memory=NoMemory(), stack=stack)
+
     @property
     def segment(self) -> int:
         """Tokens between two boundaries of the layers' patterns; 1 if none has any."""
@@ -158,25 +175,25 @@ class StackConfig:
         )
 
     @property
-    def memories(self) -> list[Memory]:
-        """Memories of the layers that take one, each once; none if no layer is attention."""
-        taken = (layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots)
-        return list(dict.fromkeys(taken))
-
-    @property
     def own(self) -> list[str]:
         """Mixers whose state is of their own, each once."""
         return list(dict.fromkeys(mixer.name for mixer in self.mixers() if not mixer.slots))
 
     @property
-    def folds(self) -> bool:
-        """Whether some layer's memory writes where a segment ends."""
-        return any(mixer.slots and layer.memory.folds for mixer, layer, _ in self.each_layer())
+    def wrapped(self) -> bool:
+        """Whether the memory wraps the model, so that no layer keeps any."""
+        return self.wraps and self.memory.attaches == "tokens"
 
-    def learning(self) -> list[Memory]:
-        """The memories that learn what to write, each once."""
-        every = (layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots)
-        return list(dict.fromkeys(memory for memory in every if memory.learns))
+    @property
+    def memories(self) -> list[Memory]:
+        """What is kept, by layers or around them, each once."""
+        every = [layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots]
+        return list(dict.fromkeys([*every, self.memory] if self.wrapped else every))
+
+    @property
+    def folds(self) -> bool:
+        """Whether some memory writes where a segment ends."""
+        return any(memory.folds for memory in self.memories)
 
     @property
     def restores(self) -> bool:
@@ -196,9 +213,25 @@ class StackConfig:
             some = []
             if mixer.slots:
                 takes = True
+                around = self.wrapped and different.memory is None
+                memory = self.memory if around else layer.memory
                 some = slot_conflicts(
-                    layer.position, layer.pattern, layer.memory, layer.kernel, exact=layer.exact
+                    layer.position,
+                    layer.pattern,
+                    memory,
+                    layer.kernel,
+                    exact=layer.exact,
+                    around=around,
                 )
+                if self.wrapped and memory.attaches != "tokens":
+                    some.append(
+                        Conflict(
+                            "S5",
+                            f"memory='{memory.name}' has no place inside a model that memory="
+                            f"'{self.memory.name}' wraps: a layer sees one segment at a time.",
+                            "Leave memory out there, or use it for the whole model.",
+                        )
+                    )
                 if layer.pattern.segment > 1:
                     segments.add(layer.pattern.segment)
             else:
@@ -244,6 +277,18 @@ class StackConfig:
                 for slot, value, fine in unused
                 if not fine and value.name != defaults[slot]
             }
+        limit = self.position.limit
+        around = self.wrapped and self.pattern.segment > 1
+        held = self.memory.around(self.pattern).segment if around else 0
+        if limit is not None and limit < held:
+            found[
+                Conflict(
+                    "P2",
+                    f"position='{self.position.name}' has {limit} places, and a segment holds "
+                    f"{held} tokens with those of memory='{self.memory.name}'.",
+                    f"Set model.position.length to {held} or more.",
+                )
+            ] = None
         if len(segments) > 1:
             found[
                 Conflict(

@@ -6,7 +6,7 @@ Each is made by the component itself, of a few tokens, so what is seen is what a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from longspan.errors import ConfigError
 from longspan.measure.cost import met
+from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.patterns.full import Full
+from longspan.patterns.segments import Segments
 from longspan.slots import Memory, Pairs, Pattern, Places, Position, Project, Sizes
-from longspan.state import EMPTY
+from longspan.state import EMPTY, Carried
 
 HEADS, HEAD_DIM = 4, 32
 """Of the layer that a position is built for."""
@@ -163,25 +165,13 @@ def _maps(keys: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Project:
 def _of_folds(memory: Memory, tokens: int) -> Picture:
     """What share of what is held would be another if a token had been another."""
     torch.manual_seed(0)
-    segment, dim = max(2, tokens // 8), HEADS * HEAD_DIM
-    keeper = memory.build(Sizes(dim, HEADS, HEADS, HEAD_DIM, segment))
-    maps = torch.randn(2, dim, dim) * dim**-0.5
-
-    def project(x: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = (x @ maps[:, None]).unflatten(-1, (HEADS, HEAD_DIM)).transpose(2, 3)
-        return k, v
-
+    segment = max(2, tokens // 8)
     # row i reads another token i, the last row none
-    every = torch.arange(tokens)
-    stream = torch.randn(tokens, dim).repeat(tokens + 1, 1, 1)
-    stream[every, every] = torch.randn(tokens, dim)
-    state = keeper.start(tokens + 1, stream)
-    clock = torch.zeros(tokens + 1, dtype=torch.long)
+    stream = torch.arange(tokens).repeat(tokens + 1, 1)
+    stream[:-1].diagonal().add_(tokens)
+    following = _around_model if memory.attaches == "tokens" else _in_layer
     shows, sizes = torch.zeros(tokens, tokens), []
-    for step, x in enumerate(stream.split(1, 1)):
-        places, clock = Places.of(clock, 1)
-        past = keeper.recall(state, _maps(project), None)
-        state = keeper.write(state, past, x, *project(x), places, segment - 1)
+    for step, state in enumerate(following(memory, stream, segment)):
         parts = [t.flatten(1) for t in state.held().values() if t.is_floating_point()]
         sizes.append(sum(t.shape[1] for t in parts))
         for part in parts:
@@ -198,6 +188,45 @@ def _of_folds(memory: Memory, tokens: int) -> Picture:
         f"it {_grows(sizes)}"
     )
     return Picture(figure, reading)
+
+
+def _in_layer(memory: Memory, stream: Tensor, segment: int) -> Iterator[Carried]:
+    """What a memory of a layer carries after each token of a stream (B, N)."""
+    dim = HEADS * HEAD_DIM
+    keeper = memory.build(Sizes(dim, HEADS, HEADS, HEAD_DIM, segment))
+    table = torch.randn(int(stream.max()) + 1, dim)
+    maps = torch.randn(2, dim, dim) * dim**-0.5
+
+    def project(x: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = (x @ maps[:, None]).unflatten(-1, (HEADS, HEAD_DIM)).transpose(2, 3)
+        return k, v
+
+    state = keeper.start(stream.shape[0], table)
+    clock = torch.zeros(stream.shape[0], dtype=torch.long)
+    for token in stream.split(1, 1):
+        x = table[token]
+        places, clock = Places.of(clock, 1)
+        past = keeper.recall(state, _maps(project), None)
+        state = keeper.write(state, past, x, *project(x), places, segment - 1)
+        yield state
+
+
+def _around_model(memory: Memory, stream: Tensor, segment: int) -> Iterator[Carried]:
+    """What a memory around a model carries after each token of a stream (B, N)."""
+    dim = HEADS * HEAD_DIM
+    config = DecoderConfig(
+        width=dim,
+        layers=2,
+        heads=HEADS,
+        feed_forward=2 * dim,
+        pattern=Segments(segment, 0),
+        memory=memory,
+    )
+    model = Decoder(config, int(stream.max()) + 1).eval()
+    state = None
+    for token in stream.split(1, 1):
+        _, state = model.hidden(token, state)
+        yield state.layers[-1]
 
 
 def _grows(sizes: list[int]) -> str:

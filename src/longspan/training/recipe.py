@@ -198,7 +198,8 @@ class Recipe:
                 )
             )
         limit = self.model.position.limit
-        if limit is not None and not self.data.documents:
+        endless = not self.data.documents and not self.model.wrapped
+        if limit is not None and endless:
             found.append(
                 Conflict(
                     "T4",
@@ -215,7 +216,8 @@ class Recipe:
                     "train.through=1 cuts the gradient off before them.",
                     "Set train.through to 2 or more, and train.accumulate to a multiple of it.",
                 )
-                for memory in self.model.learning()
+                for memory in self.model.memories
+                if memory.learns
             ]
         return found
 
