@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,9 +96,11 @@ def test_its_bytes_are_counted() -> None:
 
 
 def test_moving_changes_the_dtype_of_what_is_no_position() -> None:
-    moved = state().to(dtype=torch.float64)
+    whole = replace(state(), sources=state().layers[:1])
+    moved = whole.to(dtype=torch.float64)
     assert moved.next.dtype == torch.long
-    for layer in moved.layers:
+    assert (len(moved.layers), len(moved.sources)) == (len(whole.layers), 1)
+    for layer in (*moved.layers, *moved.sources):
         for name, tensor in layer.tensors().items():
             assert tensor.dtype == (torch.long if name == "pos" else torch.float64)
 

@@ -144,8 +144,10 @@ class State:
 
         What sums over the stream (`Carried.sums`) stays float32 where `dtype` is narrower.
         """
-        layers = tuple(layer.to(device, dtype) for layer in self.layers)
-        return State(self.next.to(device=device), layers)
+        layers, sources = (
+            tuple(each.to(device, dtype) for each in every) for every in (self.layers, self.sources)
+        )
+        return State(self.next.to(device=device), layers, sources)
 
     def detach(self) -> State:
         """Without the graph: truncated back-propagation ends here. The trainer's act."""
