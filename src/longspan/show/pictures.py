@@ -181,7 +181,8 @@ def _of_folds(memory: Memory, tokens: int) -> Picture:
     figure = _empty(square=True)
     title = f"memory {memory.name}"
     figure.add_subplot(title=title, xlabel="token", ylabel="shows after token")
-    _grid(figure, shows.clamp(max=1.0))
+    # what cannot be missed is as dark as what shows most
+    _grid(figure, shows.clamp(max=1.0) / shows.max().clamp(1e-9, 1.0))
     reading = (
         f"{title}, segments of {segment}: after {tokens:,} tokens another first token would change "
         f"{_percent(shows[-1, 0])} of what it holds, another last token {_percent(shows[-1, -1])}; "
