@@ -159,7 +159,9 @@ def test_a_file_is_a_member(folder: str, kind: type) -> None:
 
 def test_longspan_list_names_every_member(capsys: pytest.CaptureFixture[str]) -> None:
     list_()
-    tables = [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
+    out = capsys.readouterr().out
+    assert "W [q; k]" in out, "brackets are no markup"
+    tables = [table.splitlines() for table in out.split("\n\n")]
     words = {table[0].strip(): {line.split(" ")[0] for line in table[2:]} for table in tables}
     assert {*SLOTS.values(), Mixer} <= set(KINDS)
     for kind in KINDS:

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from longspan.comparing import Score
@@ -43,7 +44,8 @@ def list_(*, matrix: bool = False) -> None:
         for column in ("name", "settings", "what it is"):
             table.add_column(column, overflow="fold")
         for name, member in kind.all().items():
-            table.add_row(name, _settings(member), _first_line(member))
+            # brackets are the text's own, no markup
+            table.add_row(name, escape(_settings(member)), escape(_first_line(member)))
         console.print(table)
         console.print()
     table = Table(title="recipe", title_justify="left", box=None, padding=(0, 2, 0, 0))
