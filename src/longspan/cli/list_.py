@@ -37,7 +37,8 @@ def list_(*, matrix: bool = False) -> None:
     """
     console = Console()
     if matrix:
-        _matrices(console)
+        # a name that is cut short could not be read
+        _matrices(Console(width=max(console.width, 120)))
         return
     for kind in KINDS:
         table = Table(title=kind.kind, title_justify="left", box=None, padding=(0, 2, 0, 0))
