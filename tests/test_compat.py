@@ -158,7 +158,7 @@ def test_e1_an_encoder_reads_both_ways() -> None:
     (conflict,) = EncoderConfig(**sizes, pattern=Causal()).conflicts()
     assert str(conflict) == (
         "[E1] pattern='causal' hides what comes after a token; an encoder reads both ways. "
-        "Use pattern 'full', or a Decoder."
+        "Use pattern 'full' or one with causal=false, or a Decoder."
     )
     one = EncoderConfig(**sizes, stack=(Different(), Different(pattern=Window(2))))
     assert [c.rule for c in one.conflicts()] == ["E1"]
@@ -191,7 +191,8 @@ def test_s2_a_mixer_runs_in_the_direction_that_it_has() -> None:
 
 def test_s3_a_slot_that_no_layer_takes_is_not_left_out_silently() -> None:
     assert stack(mixer=Own(), memory=Recent(3), position=XL()) == ["S3", "S3"]
-    assert stack(mixer=Own(), pattern=Window(3)) == ["S3"]
+    for pattern in (Window(3), Strided(3), Segments(4, 0)):
+        assert stack(mixer=Own(), pattern=pattern) == ["S3"]
     assert stack(mixer=Own(), position=Sinusoidal()) == []
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from longspan.models.decoder import Decoder, DecoderConfig
     from longspan.models.encoder import Encoder, EncoderConfig
     from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+    from longspan.patterns.bigbird import BigBird
+    from longspan.patterns.blocks import Blocks
     from longspan.patterns.causal import Causal
     from longspan.patterns.fixed import Fixed
     from longspan.patterns.full import Full
@@ -94,6 +96,8 @@ _HOMES = {
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
     "longspan.models.encoder_decoder": ("EncoderDecoder", "EncoderDecoderConfig"),
+    "longspan.patterns.bigbird": ("BigBird",),
+    "longspan.patterns.blocks": ("Blocks",),
     "longspan.patterns.causal": ("Causal",),
     "longspan.patterns.fixed": ("Fixed",),
     "longspan.patterns.full": ("Full",),
@@ -134,6 +138,8 @@ __all__ = [
     "Alibi",
     "Attention",
     "Auto",
+    "BigBird",
+    "Blocks",
     "Cache",
     "Causal",
     "Compressive",

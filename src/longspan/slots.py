@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -31,6 +31,9 @@ from longspan.registry import Component
 from longspan.state import EMPTY, Carried
 
 Made = TypeVar("Made")
+
+NOWHERE = 2**61
+"""A position after every key's, for a block that is not there."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +179,15 @@ class Side:
         pos: (B, N) int64 positions; `EMPTY` where a key's slot holds nothing.
         doc: (B, N) int64, documents begun in this call up to and with each; None if none.
         opened: (B, N) int64, that of `Places`, of queries in training; None otherwise.
+        marked: (B, N) bool, tokens that see all and that all see; None if there are none.
+        chosen: (B, N, R) int64, that of `Pattern.chosen`, of queries; None otherwise.
     """
 
     pos: Tensor
     doc: Tensor | None = None
     opened: Tensor | None = None
+    marked: Tensor | None = None
+    chosen: Tensor | None = None
 
     def take(self, slots: Tensor, filler: int | None = None) -> Side:
         """Those at `slots` (1 or B, N, t) int64, N rows after one another for each of the batch.
@@ -189,14 +196,16 @@ class Side:
         """
         index = slots.clamp(min=0).expand(self.pos.shape[0], -1, -1)
 
-        def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values.gather(1, index.flatten(1)).view(rows)
+        def pick(values: Tensor) -> Tensor:
+            each = index.flatten(1)
+            each = each if values.dim() == 2 else each[..., None].expand(-1, -1, values.shape[2])
+            return values.gather(1, each).view(-1, index.shape[2], *values.shape[2:])
 
-        rows = (-1, index.shape[2])
-        pos = self.pos.gather(1, index.flatten(1)).view_as(index)
+        pos = pick(self.pos)
         if filler is not None:
-            pos = pos.masked_fill(slots < 0, filler)
-        return Side(pos.view(rows), pick(self.doc), pick(self.opened))
+            pos = pos.masked_fill((slots < 0).expand_as(index).flatten(0, 1), filler)
+        others = (getattr(self, f.name) for f in fields(self)[1:])
+        return Side(pos, *(other if other is None else pick(other) for other in others))
 
 
 @dataclass(frozen=True)
@@ -234,9 +243,13 @@ class Pairs:
             pattern: which pairs may meet.
             consecutive: the memory's trait.
         """
-        q, k = Side(places.pos, places.doc, places.opened), Side(torch.cat([past, places.keys], 1))
+        marked, chosen = pattern.marked(places), pattern.chosen(places)
+        q = Side(places.pos, places.doc, places.opened, marked, chosen)
+        k = Side(torch.cat([past, places.keys], 1))
         if places.doc is not None:
             k = replace(k, doc=torch.cat([torch.zeros_like(past), places.doc], 1))
+        if marked is not None:
+            k = replace(k, marked=torch.cat([torch.zeros_like(past, dtype=torch.bool), marked], 1))
         t, s = q.pos.shape[1], k.pos.shape[1]
         run = s if consecutive else t
         return Pairs(q, k, lambda: pattern.shows(q, k), pattern.causal, run, pattern=pattern)
@@ -444,13 +457,12 @@ class Near:
 
 @dataclass(frozen=True)
 class Pattern(Component, kind="pattern", folder="longspan.patterns"):
-    """Which pairs may meet? A causal pattern says the first position that each query may see.
+    """Which pairs may meet? A causal pattern says the first position that each query may see."""
 
-    Traits:
-        causal: no key after its query.
-    """
-
-    causal: ClassVar[bool] = True
+    @property
+    def causal(self) -> bool:
+        """No key after its query. A pattern with both forms has it as a setting."""
+        return True
 
     @property
     def segment(self) -> int:
@@ -506,9 +518,34 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         """(B, S) bool, the keys that are seen from farther than `near` says; None if none is."""
         return (k_pos > EMPTY) & (k_pos < self.sinks) if self.sinks else None
 
+    def marked(self, places: Places) -> Tensor | None:
+        """(B, T) bool, tokens that see all of their document and that all of it sees; or None.
+
+        A causal pattern shows of it what comes before.
+        """
+        return None
+
+    def chosen(self, places: Places) -> Tensor | None:
+        """(B, T, R) int64, first positions of blocks that each token sees besides; or None.
+
+        Blocks are those of `near`; `NOWHERE` stands for none.
+        """
+        return None
+
     def shows(self, q: Side, k: Side) -> Tensor:
-        """(B, T, S) bool: `mask` within each document."""
+        """(B, T, S) bool: `mask`, and what is marked and chosen, within each document."""
         seen = self.mask(q.pos, k.pos, q.opened)
+        if q.chosen is not None:
+            (near,) = self.near(q.opened)
+            for first in q.chosen.unbind(2):
+                back = k.pos[:, None, :] - first[:, :, None]
+                seen = seen | ((back >= 0) & (back < near.block))
+        if q.marked is not None and k.marked is not None:
+            both = q.marked[:, :, None] | k.marked[:, None, :]
+            both = both & (k.pos != EMPTY)[:, None, :]
+            if self.causal:
+                both = both & (k.pos[:, None, :] <= q.pos[:, :, None])
+            seen = seen | both
         if q.doc is not None and k.doc is not None:
             seen = seen & (q.doc[:, :, None] == k.doc[:, None, :])
         return seen

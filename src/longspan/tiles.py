@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from longspan.slots import Near, Pairs
+from longspan.slots import NOWHERE, Near, Pairs
 from longspan.state import EMPTY
 
 LEAST = 2**16
@@ -63,11 +63,12 @@ class Group:
         """Pairs of a row of the batch, seen or not."""
         return self.q[0].numel() * self.k.shape[2]
 
-    @property
-    def visible(self) -> int:
-        """Pairs that meet, of all rows of the batch."""
+    def visible(self, *, wide: bool = False) -> int:
+        """Pairs that meet, of all rows of the batch; of marked queries only if it is `wide`."""
         rows = len(self.pairs.q_pos) // self.q.shape[1]
         real = (self.q >= 0).expand(rows, -1, -1).flatten(0, 1)
+        if self.pairs.q.marked is not None and not wide:
+            real = real & ~self.pairs.q.marked
         return int((self.pairs.visible & real[:, :, None]).sum())
 
 
@@ -78,19 +79,23 @@ class Tiling:
     Attributes:
         parts: groups of tiles. Every query is in one tile of each part, and every pair that meets
             is in one part.
+        wide: tiles of the marked queries alone, with all keys; what the parts say of them is not
+            used.
     """
 
     parts: tuple[tuple[Group, ...], ...]
+    wide: tuple[Group, ...] = ()
 
     @property
     def computed(self) -> int:
         """Pairs of a row of the batch, seen or not."""
-        return sum(group.computed for part in self.parts for group in part)
+        return sum(group.computed for part in (*self.parts, self.wide) for group in part)
 
     @property
     def visible(self) -> int:
         """Pairs that meet, of all rows of the batch."""
-        return sum(group.visible for part in self.parts for group in part)
+        narrow = sum(group.visible() for part in self.parts for group in part)
+        return narrow + sum(group.visible(wide=True) for group in self.wide)
 
 
 def tiling(pairs: Pairs, heads: int) -> Tiling | None:
@@ -101,8 +106,9 @@ def tiling(pairs: Pairs, heads: int) -> Tiling | None:
     if not parts or t * s < LEAST or sum(_fewest(near, t, s) for near in parts) > few:
         return None
     far = _far(pairs)
+    special = far is not None or pairs.q.chosen is not None or pairs.q.marked is not None
     endless = any(near.back is None for near in parts)
-    if torch.compiler.is_compiling() and (far is not None or endless):
+    if torch.compiler.is_compiling() and (special or endless):
         # how many keys are marked, or how many sizes of tiles there are, is no fixed shape
         return None
     made = Tiling(
@@ -113,7 +119,8 @@ def tiling(pairs: Pairs, heads: int) -> Tiling | None:
                 for group in _groups(pairs, near if len(parts) > 1 else None, cut, far, heads)
             )
             for near in parts
-        )
+        ),
+        tuple(_wide(pairs, heads)),
     )
     return made if made.computed <= few * t else None
 
@@ -132,17 +139,30 @@ def fold(
     """
     (batch, heads, t, width), s = q.shape, k.shape[2]
     rows = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]
-    answers = []
-    for groups in tiles.parts:
+
+    def work_off(groups: tuple[Group, ...]) -> tuple[Tensor, Tensor]:
         work = _Work(groups, meet, batch, t, s)
         again = len(groups) > 1 and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        answers.append(_Again.apply(work, *rows, *weights) if again else work.forward(*rows))
+        return _Again.apply(work, *rows, *weights) if again else work.forward(*rows)
+
+    answers = [work_off(groups) for groups in tiles.parts]
     out = answers[0][0]
     if len(answers) > 1:
         # each part's share of the one softmax over all keys
         shares = torch.stack([sums for _, sums in answers]).softmax(0).to(out.dtype)
         out = (torch.stack([out for out, _ in answers]) * shares[..., None]).sum(0)
+    if tiles.wide:
+        taken = torch.zeros(batch * t + 1, dtype=torch.bool, device=q.device)
+        for group in tiles.wide:
+            taken[flat(group.q, batch, t, batch * t)] = True
+        out = torch.where(taken[:-1, None, None], work_off(tiles.wide)[0], out)
     return out.view(batch, t, heads, width).transpose(1, 2)
+
+
+def flat(slots: Tensor, batch: int, length: int, none: int) -> Tensor:
+    """Slots (1 or B, N, t) of calls of `length` as rows of all; `none` for a negative one."""
+    each = torch.arange(batch, device=slots.device)[:, None, None] * length
+    return torch.where(slots < 0, none, slots + each).flatten()
 
 
 # -- which tiles ----------------------------------------------------------------------------------
@@ -230,6 +250,13 @@ class _Far:
     slots: Tensor
     rank: Tensor
 
+    @staticmethod
+    def of(marked: Tensor) -> _Far:
+        """Those that are True in (B, S) bool."""
+        rank, s = torch.nn.functional.pad(marked.cumsum(1), (1, 0)), marked.shape[1]
+        slots = torch.where(marked, torch.arange(s, device=marked.device), s)
+        return _Far(slots.sort(1).values[:, : int(rank[:, -1].max())], rank)
+
 
 def _far(pairs: Pairs) -> _Far | None:
     pattern, (t, s) = pairs.pattern, pairs.shape
@@ -244,11 +271,9 @@ def _far(pairs: Pairs) -> _Far | None:
         if pairs.q.doc is not None:
             apart &= pairs.q.doc[:, :1] == 0
         marked = apart if marked is None else marked | apart
-    if marked is None:
-        return None
-    rank = torch.nn.functional.pad(marked.cumsum(1), (1, 0))
-    slots = torch.where(marked, torch.arange(s, device=k.device), s)
-    return _Far(slots.sort(1).values[:, : int(rank[:, -1].max())], rank)
+    if pairs.k.marked is not None:
+        marked = pairs.k.marked if marked is None else marked | pairs.k.marked
+    return None if marked is None else _Far.of(marked)
 
 
 def _groups(
@@ -265,17 +290,21 @@ def _groups(
     if far is not None:
         low, high = _marked(pairs, far, q[:, 0].clamp(min=0), begin)
     widths = (high - low).clamp(min=0).amax(0).tolist()
-    for low_tile, high_tile in _split(widths, runs, batch * heads * size, k.shape[1]):
-        keys, width = k[None, low_tile:high_tile], max(widths[low_tile:high_tile])
+    chosen = _chosen(pairs, q, far, begin, end)
+    more = 0 if chosen is None else chosen.shape[2]
+    for low_tile, high_tile in _split(widths, runs, batch * heads * size, k.shape[1] + more):
+        own = slice(low_tile, high_tile)
+        keys, width = k[None, own], max(widths[own])
+        if chosen is not None:
+            keys = torch.cat([chosen[:, own], keys.expand(batch, -1, -1)], 2)
         if far is not None and width:
-            own = slice(low_tile, high_tile)
             index = low[:, own, None] + torch.arange(width, device=k.device)
             slots = far.slots.gather(1, index.clamp(max=far.slots.shape[1] - 1).flatten(1))
             slots = slots.view_as(index)
             twice = (slots >= begin[own, None]) & (slots <= end[own, None])
             slots = slots.masked_fill((index >= high[:, own, None]) | twice, -1)
             keys = torch.cat([slots, keys.expand(batch, -1, -1)], 2)
-        queries = q[None, low_tile:high_tile]
+        queries = q[None, own]
         run = k.shape[1] if runs[low_tile] else 0
         yield Group(queries, keys, _pairs(pairs, queries, keys, cut, run, part))
 
@@ -293,6 +322,56 @@ def _marked(pairs: Pairs, far: _Far, first: Tensor, begin: Tensor) -> tuple[Tens
         low = torch.where(pairs.q.doc[:, first] > 0, far.rank.gather(1, start.clamp(min=0)), 0)
     high = far.rank[:, begin] if pairs.causal else far.rank[:, -1:].expand(-1, len(first))
     return low, high
+
+
+def _chosen(pairs: Pairs, q: Tensor, far: _Far | None, begin: Tensor, end: Tensor) -> Tensor | None:
+    """(B, N, s) slots of the blocks that any query of a tile has chosen, each once; -1 for none."""
+    chosen, pattern = pairs.q.chosen, pairs.pattern
+    if chosen is None or pattern is None:
+        return None
+    (near,) = pattern.near(pairs.q.opened)
+    t, s = pairs.shape
+    index = q.clamp(min=0)
+    # queries of one block have chosen alike: the first of each block speaks for it
+    first = pairs.q_pos % near.block == 0
+    first[:, index[:, 0]] = True
+    spoken = first[:, index] & (q >= 0)
+    count = int(spoken.sum(2).max())
+    slots = torch.where(spoken, index, t).sort(2).values[..., :count]
+    there, slots = slots < t, slots.clamp(max=t - 1).flatten(1)
+    # where position 0 of its document would stand
+    origin = s - t + slots - pairs.q_pos.gather(1, slots)
+    blocks = chosen.gather(1, slots[..., None].expand(-1, -1, chosen.shape[2]))
+    there = there.flatten(1)[..., None] & (blocks < NOWHERE)
+    starts = torch.where(there, origin[..., None] + blocks, NOWHERE).view(len(chosen), len(q), -1)
+    starts = starts.sort(2).values
+    twice = torch.nn.functional.pad(starts[..., 1:] == starts[..., :-1], (1, 0))
+    starts = starts.masked_fill(twice, NOWHERE)
+    keys = (starts[..., None] + torch.arange(near.block, device=q.device)).flatten(2)
+    keys = keys.masked_fill((keys >= begin[:, None]) & (keys <= end[:, None]), -1)
+    keys = keys.masked_fill((keys < 0) | (keys >= s), -1)
+    if far is not None:
+        held = far.rank.diff(dim=1).gather(1, keys.clamp(min=0).flatten(1)).view_as(keys)
+        keys = keys.masked_fill(held > 0, -1)
+    return keys
+
+
+def _wide(pairs: Pairs, heads: int) -> Iterator[Group]:
+    """Marked queries, who see all."""
+    if pairs.q.marked is None:
+        return
+    marked, s = _Far.of(pairs.q.marked).slots, pairs.shape[1]
+    count = marked.shape[1]
+    if not count:
+        return
+    size = min(count, FEWEST)
+    marked = torch.nn.functional.pad(marked, (0, -count % size), value=pairs.shape[0])
+    slots = marked.masked_fill(marked == pairs.shape[0], -1).unflatten(1, (-1, size))
+    keys = torch.arange(s, device=marked.device)[None, None]
+    each = max(1, GROUP // (len(marked) * heads * size * s))
+    for queries in slots.split(each, 1):
+        k = keys.expand(1, queries.shape[1], -1)
+        yield Group(queries, k, _pairs(pairs, queries, k, _Cut(queries, k, 1, 0), 0, None))
 
 
 def _split(
@@ -351,7 +430,7 @@ class _Work:
                 # a row more than there are queries takes what belongs to none
                 out = answer.new_zeros(len(q) + 1, *answer.shape[1:])
                 sums = sums if total is None else total.new_zeros(len(q) + 1, total.shape[1])
-            index = self.rows(group.q, self.t, len(q))
+            index = flat(group.q, self.batch, self.t, len(q))
             out = out.index_copy_(0, index, answer)
             if total is not None:
                 sums = sums.index_copy_(0, index, total)
@@ -359,7 +438,7 @@ class _Work:
 
     def gather(self, group: Group, *rows: Tensor) -> list[Tensor]:
         """Queries, keys and values of a group's tiles: (B · N, H, t or s, D)."""
-        q, k = self.rows(group.q, self.t, 0), self.rows(group.k, self.s, 0)
+        q, k = flat(group.q, self.batch, self.t, 0), flat(group.k, self.batch, self.s, 0)
         shapes = (group.q.shape[2], group.k.shape[2], group.k.shape[2])
         return [
             each.index_select(0, index).view(-1, size, *each.shape[1:]).transpose(1, 2)
@@ -374,11 +453,6 @@ class _Work:
         return out.transpose(1, 2).flatten(0, 1), (
             None if sums is None else sums.transpose(1, 2).flatten(0, 1)
         )
-
-    def rows(self, slots: Tensor, length: int, none: int) -> Tensor:
-        """Flat rows of the slots (1 or B, N, t) of calls of `length`; `none` for a negative one."""
-        each = torch.arange(self.batch, device=slots.device)[:, None, None] * length
-        return torch.where(slots < 0, none, slots + each).flatten()
 
 
 class _Again(torch.autograd.Function):
@@ -411,7 +485,7 @@ class _Again(torch.autograd.Function):
         with torch.random.fork_rng(devices):
             _draw_again(ctx.draws, rows[0].device)
             for group in work.groups:
-                index = work.rows(group.q, work.t, len(rows[0]))
+                index = flat(group.q, work.batch, work.t, len(rows[0]))
                 with torch.enable_grad(), torch.autocast(kind, dtype, enabled):
                     parts = [part.detach().requires_grad_() for part in work.gather(group, *rows)]
                     answers = [each for each in work.answer(group, *parts) if each is not None]
@@ -424,11 +498,11 @@ class _Again(torch.autograd.Function):
                 slots = (group.q, work.t), (group.k, work.s), (group.k, work.s)
                 for sum_, (where, length), part in zip(total, slots, gradients[:3], strict=True):
                     if part is not None:
-                        flat = part.transpose(1, 2).flatten(0, 1).to(sum_.dtype)
-                        sum_.index_add_(0, work.rows(where, length, 0), flat)
-                more = iter(gradients[3:])
+                        more = part.transpose(1, 2).flatten(0, 1).to(sum_.dtype)
+                        sum_.index_add_(0, flat(where, work.batch, length, 0), more)
+                rest = iter(gradients[3:])
                 for number, weight in enumerate(weights):
-                    part = next(more) if weight.requires_grad else None
+                    part = next(rest) if weight.requires_grad else None
                     before = learned[number]
                     if part is not None:
                         learned[number] = part if before is None else before + part

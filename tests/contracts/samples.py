@@ -21,6 +21,8 @@ from longspan import (
     Additive,
     Alibi,
     Auto,
+    BigBird,
+    Blocks,
     Cache,
     Causal,
     Compressive,
@@ -88,7 +90,13 @@ PATTERNS: list[Pattern] = [
     SinkWindow(4, 3),
     Strided(4),
     Fixed(4, 2),
+    Blocks(4),
+    BigBird(2, 3, 1, 2),
     Full(),
+    Window(4, causal=False),
+    Window(3, dilation=3, causal=False),
+    Blocks(5, causal=False),
+    BigBird(2, 3, 1, 2, causal=False),
 ]
 MEMORIES: list[Memory] = [
     NoMemory(),

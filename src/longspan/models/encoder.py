@@ -39,7 +39,7 @@ class EncoderConfig(StackConfig):
             Conflict(
                 "E1",
                 f"pattern='{name}' hides what comes after a token; an encoder reads both ways.",
-                "Use pattern 'full', or a Decoder.",
+                "Use pattern 'full' or one with causal=false, or a Decoder.",
             )
             for name in causal
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +15,9 @@ from longspan.state import EMPTY
 class Full(Pattern, name="full"):
     """All pairs."""
 
-    causal: ClassVar[bool] = False
+    @property
+    def causal(self) -> bool:
+        return False
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return torch.full_like(pos, EMPTY + 1)

@@ -1,13 +1,14 @@
-"""A query meets the newest W keys, its own among them.
+"""A query meets the newest W keys, its own among them; or as many to either side.
 
-The causal sliding window of Sparse Transformers and Longformer (2004.05150, section 3.1), and
+The sliding window of Sparse Transformers and Longformer (2004.05150, section 3.1), and
 Transformer-XL's `same_length` evaluation (every query sees equally many keys). Dilated, it leaves
-gaps and reaches further at the same cost (figure 2c there).
+gaps and reaches further at the same cost (figure 2c there). An encoder's window looks both ways:
+the paper's w is 2 (W - 1) there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,10 +23,12 @@ class Window(Pattern, name="window"):
     Attributes:
         width: W, keys that a query sees, the query's own among them.
         dilation: distance of neighbouring keys; 1 leaves no gaps.
+        causal: false for as many keys after the query, too.
     """
 
     width: int
     dilation: int = 1
+    causal: bool = True
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -40,16 +43,19 @@ class Window(Pattern, name="window"):
     def reaching(self, tokens: int | None, segment: int | None = None) -> Pattern:
         if tokens is None or segment is not None or tokens % self.dilation:
             return super().reaching(tokens, segment)
-        return Window(tokens // self.dilation + 1, self.dilation)
+        return replace(self, width=tokens // self.dilation + 1)
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return pos - self.reach
 
     def near(self, opened: Tensor | None = None) -> tuple[Near, ...]:
-        return (Near(self.reach, step=self.dilation),)
+        return (Near(self.reach, 0 if self.causal else self.reach, step=self.dilation),)
 
     def mask(self, q_pos: Tensor, k_pos: Tensor, opened: Tensor | None = None) -> Tensor:
-        seen = super().mask(q_pos, k_pos, opened)
+        if self.causal:
+            seen = super().mask(q_pos, k_pos, opened)
+        else:
+            seen = (q_pos[:, :, None] - k_pos[:, None, :]).abs() <= self.reach
         if self.dilation == 1:
             return seen
         return seen & ((q_pos[:, :, None] - k_pos[:, None, :]) % self.dilation == 0)

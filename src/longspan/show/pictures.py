@@ -97,8 +97,8 @@ def of_position(position: Position, tokens: int) -> Picture:
 
 def of_pattern(pattern: Pattern, tokens: int) -> Picture:
     """Which query (row) meets which key (column) in a document of `tokens` tokens, and its cost."""
-    pos = torch.arange(tokens)[None]
-    mask = pattern.mask(pos, pos)[0]
+    places, _ = Places.of(torch.zeros(1, dtype=torch.long), tokens)
+    mask = Pairs.of(places, places.pos[:, :0], pattern, consecutive=True).visible[0]
     seen, most = int(mask.sum()), int(mask.sum(1).max())
     dense = tokens * (tokens + 1) // 2 if pattern.causal else tokens**2
     figure = _empty(square=True)
