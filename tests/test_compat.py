@@ -65,7 +65,7 @@ def test_p1_a_position_of_the_input_is_no_layers_matter() -> None:
     (conflict,) = slot_conflicts(Sinusoidal(), Causal(), Cache())
     assert str(conflict) == (
         "[P1] position='sinusoidal' is added to the model's input, not in a layer. "
-        "Give it to a Decoder, or add position.entry(dim)(…) to x and use NoPosition()."
+        "Give it to a Decoder or Encoder, or add position.entry(dim)(…) to x and use NoPosition()."
     )
 
 

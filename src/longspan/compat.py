@@ -47,7 +47,8 @@ def slot_conflicts(
             Conflict(
                 "P1",
                 f"position='{position.name}' is added to the model's input, not in a layer.",
-                "Give it to a Decoder, or add position.entry(dim)(…) to x and use NoPosition().",
+                "Give it to a Decoder or Encoder, or add position.entry(dim)(…) to x and use "
+                "NoPosition().",
             )
         )
     if position.weighs and kernel is not None and not kernel.weighs:

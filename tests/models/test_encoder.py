@@ -25,7 +25,9 @@ from longspan import (
     IncompatibleConfig,
     Interpolated,
     Learned,
+    Linformer,
     NoPosition,
+    Nystrom,
     Recent,
     Rotary,
     Segments,
@@ -34,14 +36,16 @@ from longspan import (
     YaRN,
 )
 from longspan.errors import InputError
+from longspan.mixing import Mixer
 from longspan.positions.t5 import bucket
 from longspan.rotation import Rotation
-from longspan.slots import Position
-from tests.contracts.samples import POSITIONS, VOCABULARY, tokens
+from longspan.slots import Kernel, Position
+from tests.contracts.samples import KERNELS, MIXERS, POSITIONS, VOCABULARY, tokens
 
 EXACT = {"atol": 1e-10, "rtol": 0.0}
 BASE = EncoderConfig(width=10, layers=2, heads=3, head_dim=4, feed_forward=12)
 named = pytest.mark.parametrize("position", POSITIONS, ids=lambda p: p.name)
+BOTH_WAYS = [mixer for mixer in MIXERS if mixer.bidirectional]
 
 
 def encoder(position: Position, size: int | None = VOCABULARY, **changes: Any) -> Encoder:
@@ -162,12 +166,16 @@ def written_out(layer: Attention) -> Score:
     ids=str,
 )
 @pytest.mark.parametrize("promised", [True, False], ids=["neighbours", "anywhere"])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.name)
 def test_positions_work_both_ways(
-    position: Position, promised: bool, monkeypatch: pytest.MonkeyPatch
+    position: Position, promised: bool, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Output and gradients; where slots are promised to be neighbours, and where they are not."""
+    if position.weighs and not kernel.weighs:
+        pytest.skip("this kernel forms no weights, so the rule K1 refuses it")
     torch.manual_seed(5)
-    layer = Attention(DIM, HEADS, head_dim=HEAD_DIM, position=position, pattern=Full()).double()
+    slots: dict[str, Any] = {"position": position, "pattern": Full(), "kernel": kernel}
+    layer = Attention(DIM, HEADS, head_dim=HEAD_DIM, **slots).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
     monkeypatch.setattr(type(layer.memory), "consecutive", promised)
@@ -226,9 +234,17 @@ def test_every_token_knows_of_every_other(position: Position) -> None:
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 def test_padding_leaves_no_trace(position: Position, training: bool) -> None:
     """Nor in the gradient; and a row of padding alone gives numbers."""
-    model = encoder(position).train(training)
-    lengths, inputs = [9, 4, 0, 1], tokens(4, 9)
-    valid = torch.arange(9) < torch.tensor(lengths)[:, None]
+    assert_no_trace(encoder(position).train(training))
+
+
+@pytest.mark.parametrize("mixer", BOTH_WAYS, ids=str)
+def test_padding_leaves_no_trace_in_any_mixer(mixer: Mixer) -> None:
+    assert_no_trace(encoder(Sinusoidal(), mixer=mixer))
+
+
+def assert_no_trace(model: Encoder) -> None:
+    lengths, inputs = [8, 4, 0, 1], tokens(4, 8)
+    valid = torch.arange(8) < torch.tensor(lengths)[:, None]
     h = model(inputs, valid=valid)
     assert h.isfinite().all()
     h.masked_fill(~valid[..., None], 0).sin().sum().backward()
@@ -323,11 +339,28 @@ def test_dropout_is_of_training_only() -> None:
     assert not torch.equal(model(inputs), model(inputs))
 
 
-@named
+def some_are_slow(samples: list[Any], quick: tuple[type, ...]) -> list[Any]:
+    """Compiling takes seconds: the fast tests keep those of the kinds named."""
+    slow = pytest.mark.slow
+    return [s if isinstance(s, quick) else pytest.param(s, marks=slow) for s in samples]
+
+
+@pytest.mark.parametrize("position", some_are_slow(POSITIONS[1:], (XL, Learned)), ids=str)
 @pytest.mark.filterwarnings("ignore")
 @torch.no_grad()
 def test_compiling_gives_the_same(position: Position) -> None:
+    assert_compiled_is_the_same(encoder(position, layers=1))
+
+
+@pytest.mark.parametrize("mixer", some_are_slow(BOTH_WAYS, (Linformer, Nystrom)), ids=str)
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_compiling_any_mixer_gives_the_same(mixer: Mixer) -> None:
+    assert_compiled_is_the_same(encoder(Sinusoidal(), mixer=mixer, layers=1))
+
+
+def assert_compiled_is_the_same(model: Encoder) -> None:
     torch._dynamo.reset()
-    model, inputs = encoder(position), tokens(2, 8)
+    inputs = tokens(2, 8)
     compiled = torch.compile(model, backend="aot_eager")
     torch.testing.assert_close(compiled(inputs), model(inputs), **EXACT)

@@ -25,6 +25,7 @@ from longspan.models.block import (
 )
 from longspan.models.cross import CrossAttention, CrossConfig, Source
 from longspan.patterns.causal import Causal
+from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
 from longspan.slots import Kernel, Memory, Near, Pairs, Pattern, Places, Position
 from longspan.state import Carried, State
@@ -264,7 +265,7 @@ class StackConfig:
             # a slot that no layer takes would be left out without a word
             unused = [
                 ("position", self.position, self.position.enters == "input"),
-                ("pattern", self.pattern, all(near == Near(None) for near in self.pattern.near())),
+                ("pattern", self.pattern, isinstance(self.pattern, Causal | Full)),
                 ("memory", self.memory, False),
             ]
             defaults = {"position": "none", "pattern": "", "memory": "none"}

@@ -7,7 +7,8 @@ both terms scaled by 1/√D. Beyond the paper: distances of any two places, not 
 slots, so that a memory may hold tokens from anywhere; and keys after their query, for encoders.
 
 In training numbers of R are dropped like those of embeddings, as in the authors' code: once a call,
-for all heads, rows, and layers that share pattern and memory.
+for all heads, rows, and layers that share pattern and memory; of a long call, once for each layer
+and group of tiles (`tiles.py`).
 """
 
 from __future__ import annotations
