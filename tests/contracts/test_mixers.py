@@ -14,14 +14,17 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from longspan import (
+    LSTM,
     Causal,
     Decoder,
     DecoderConfig,
     Encoder,
     EncoderConfig,
     Full,
+    Infini,
     NoMemory,
     NoPosition,
+    Segments,
     State,
 )
 from longspan.errors import StateError
@@ -46,6 +49,9 @@ BOTH_WAYS = [mixer for mixer in MIXERS if mixer.bidirectional]
 STACKS = {named(m): stack(m, m) for m in CAUSAL} | {
     f"{named(m)}-softmax": stack(m, softmax=2) for m in CAUSAL
 }
+# beside a memory that writes where a segment ends, for which the model cuts its input there
+FOLDING = {"pattern": Segments(8, 0), "memory": Infini()}
+STACKS["lstm-infini"] = replace(stack(LSTM(), softmax=1), **FOLDING)
 every = pytest.mark.parametrize("config", STACKS.values(), ids=STACKS)
 causal = pytest.mark.parametrize("mixer", CAUSAL, ids=named)
 both_ways = pytest.mark.parametrize("mixer", BOTH_WAYS, ids=named)
@@ -121,7 +127,11 @@ def test_nothing_of_the_future_enters(config: DecoderConfig) -> None:
 @torch.no_grad()
 def test_pieces_equal_one_pass(config: DecoderConfig, size: int) -> None:
     model, inputs = decoder(config), tokens(2, 70)
-    whole, state = Decoder._piece(model, inputs, model.start(2), None, None)
+    if config.folds:
+        whole, state = model.hidden(inputs)
+    else:
+        # one piece, so that the model's own cutting is under test as well
+        whole, state = Decoder._piece(model, inputs, model.start(2), None, None)
     logits, final = in_pieces(model, inputs, size)
     torch.testing.assert_close(logits, model.head(whole), **EXACT)
     assert_same_state(model, final, state)
