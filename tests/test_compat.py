@@ -28,6 +28,7 @@ from longspan import (
     IncompatibleConfig,
     Infini,
     Learned,
+    Nearest,
     NoMemory,
     NoPosition,
     Recent,
@@ -104,6 +105,10 @@ def test_m1_what_looks_both_ways_has_no_past() -> None:
     assert rules(XL(), Full(), Recent(4)) == rules(XL(), Full(), Cache()) == ["M1"]
     assert rules(XL(), Full(), Recent(0)) == []
     assert rules(NoPosition(), Full(), Infini()) == ["M1"]
+
+
+def test_m1_holds_for_what_is_stored_beside_the_softmax_too() -> None:
+    assert rules(XL(), Full(), Nearest(9)) == ["M1"]
 
 
 @pytest.mark.parametrize(

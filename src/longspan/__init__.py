@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from longspan.memories.compressive import Compressive
     from longspan.memories.infini import Infini
     from longspan.memories.layer import MemoryLayer
+    from longspan.memories.nearest import Nearest
     from longspan.memories.none import NoMemory
     from longspan.memories.recent import Recent
     from longspan.memories.sinks import Sinks
@@ -79,6 +80,7 @@ _HOMES = {
     "longspan.memories.compressive": ("Compressive",),
     "longspan.memories.infini": ("Infini",),
     "longspan.memories.layer": ("MemoryLayer",),
+    "longspan.memories.nearest": ("Nearest",),
     "longspan.memories.none": ("NoMemory",),
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
@@ -167,6 +169,7 @@ __all__ = [
     "Linformer",
     "LongspanError",
     "MemoryLayer",
+    "Nearest",
     "NoMemory",
     "NoPosition",
     "Nystrom",

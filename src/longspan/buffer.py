@@ -95,6 +95,13 @@ class Buffer(Memory):
     It has no parameters: what its keeper does is said here, as functions of the state.
     """
 
+    @property
+    def kept(self) -> int | None:
+        """Tokens held before the current segment; more than `length` where not only the softmax
+        reads them. None for all.
+        """
+        return self.length
+
     def build(self, sizes: Sizes) -> Keeper:
         return BufferKeeper(self, sizes)
 
@@ -123,7 +130,7 @@ class Buffer(Memory):
         self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
     ) -> Carried:
         """As `Keeper.write`."""
-        keep = None if self.length is None else self.length + slack
+        keep = None if self.kept is None else self.kept + slack
         # a state of hidden states (from training) has just been projected by `recall`
         held = state if isinstance(state, Keys) else past
         old, new = places.kept(held.pos)

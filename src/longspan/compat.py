@@ -69,7 +69,7 @@ def slot_conflicts(
                 "Use kernel 'auto', 'blocked' or 'reference'.",
             )
         )
-    if not pattern.causal and (memory.length != 0 or memory.folds):
+    if not pattern.causal and memory.carries:
         found.append(
             Conflict(
                 "M1",

@@ -575,12 +575,15 @@ class Question:
     Attributes:
         x: (B, T, C), as the layer reads it.
         q: (B, H, T, D), un-rotated.
+        k, v: (B, G, T, D) the tokens' own keys, un-rotated, and values.
         places: where the tokens stand.
         first: (B, T) int64, the first position that the softmax may show to each token.
     """
 
     x: Tensor
     q: Tensor
+    k: Tensor
+    v: Tensor
     places: Places
     first: Tensor
 
@@ -611,9 +614,13 @@ class Keeper(nn.Module):
         """(B, P) int64, positions of the slots that `recall` would give if all were needed."""
         return state.pos
 
-    def spans(self, state: Any) -> Tensor:
-        """(B, P) int64, how many tokens each of `slots` stands for: its own and those before it."""
-        return torch.ones_like(self.slots(state))
+    def stands(self, state: Any) -> tuple[Tensor, Tensor]:
+        """Positions of all that is kept, and how many tokens each stands for: (B, P) int64 both.
+
+        Its own token and those right before it.
+        """
+        pos = self.slots(state)
+        return pos, torch.ones_like(pos)
 
     @abstractmethod
     def recall(self, state: Any, project: Project, need: int | None) -> Past:
@@ -744,6 +751,11 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
     def length(self) -> int | None:
         """Tokens kept before the current segment; None for all."""
         return 0
+
+    @property
+    def carries(self) -> bool:
+        """Whether anything of the past survives a segment."""
+        return self.length != 0 or self.folds
 
     def keeping(self, tokens: int | None) -> Memory:
         """The same memory that keeps `tokens` tokens (None: all).

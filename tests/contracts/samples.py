@@ -41,6 +41,7 @@ from longspan import (
     LinearAttention,
     Linformer,
     MemoryLayer,
+    Nearest,
     NoMemory,
     NoPosition,
     Nystrom,
@@ -112,6 +113,8 @@ MEMORIES: list[Memory] = [
     Infini("linear"),
     MemoryLayer(3, 5),
     Tokens(3),
+    Nearest(14, 3),
+    Nearest(5, 4, local=9),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]

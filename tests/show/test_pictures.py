@@ -18,6 +18,7 @@ from longspan import (
     Infini,
     Learned,
     MemoryLayer,
+    Nearest,
     Recent,
     Segments,
     Sinks,
@@ -71,6 +72,7 @@ def test_what_memories_keep() -> None:
     assert held[11].nonzero()[0].tolist() == [7, 8, 9, 10, 11]
     held = grid(of_memory(Sinks(3, 2), 12))
     assert held[11].nonzero()[0].tolist() == [0, 1, 9, 10, 11]
+    assert grid(of_memory(Nearest(5, local=3), 12))[11].nonzero()[0].tolist() == list(range(4, 12))
     assert "it holds 12, and grows with the stream" in of_memory(Cache(), 12).reading
     assert "it holds 5, and no longer grows" in of_memory(Recent(5), 12).reading
 

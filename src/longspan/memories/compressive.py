@@ -307,11 +307,11 @@ class Compressor(Keeper):
             return self._trimmed(pos, int((whole != EMPTY).sum(1).max()))
         return pos
 
-    def spans(self, state: Any) -> Tensor:
-        spans = torch.ones_like(self.slots(state))
+    def stands(self, state: Any) -> tuple[Tensor, Tensor]:
+        pos, spans = super().stands(state)
         if not self.memory.listens:
             spans[:, : self.memory.compressed] = self.memory.rate
-        return spans
+        return pos, spans
 
     def recall(self, state: Any, project: Project, need: int | None) -> Recalled:
         whole = (state.pos.shape[1] if need is None else need) - self.memory.compressed

@@ -243,7 +243,7 @@ class Attention(Mixing):
             weights = (*self.order.parameters(), *self.comparison.parameters())
             out = fold(tiles, q, keys, values, attend, weights)
         first = self.pattern.first(places.pos, places.opened)
-        out = self.keeper.answer(out, Question(read, q, places, first), carried)
+        out = self.keeper.answer(out, Question(read, q, k, v, places, first), carried)
         if self.memory.listens:
             past = self.keeper.heard(past, self._attention(q, keys, pairs, places))
         given = read if self.keeper.encoded else x

@@ -27,7 +27,7 @@ from longspan.models.cross import CrossAttention, CrossConfig, Source
 from longspan.patterns.causal import Causal
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
-from longspan.slots import Kernel, Memory, Near, Pairs, Pattern, Places, Position
+from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
 from longspan.state import Carried, State
 
 

@@ -137,7 +137,7 @@ def of_memory(memory: Memory, tokens: int) -> Picture:
             count = past.pos.shape[1] + 1
             past = keeper.heard(past, torch.full((1, count), 1 / count))
         state = keeper.write(state, past, x, *project(x), places, segment - 1)
-        pos, spans = keeper.slots(state)[0], keeper.spans(state)[0]
+        pos, spans = (each[0] for each in keeper.stands(state))
         whole = shared = 0
         for position, span in zip(pos.tolist(), spans.tolist(), strict=True):
             if position != EMPTY and position >= 0:
