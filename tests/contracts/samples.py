@@ -178,11 +178,13 @@ LEGAL = [
 
 
 def cover(configs: list[DecoderConfig]) -> list[DecoderConfig]:
-    """As few of them as hold every pair of choices that any of them holds, found greedily."""
+    """As few of them as hold every sample, and every pair of members that any of them holds; found
+    greedily.
+    """
 
-    def chosen(config: DecoderConfig) -> frozenset[tuple[object, object]]:
+    def chosen(config: DecoderConfig) -> frozenset[object]:
         slots = (config.position, config.pattern, config.memory)
-        return frozenset(combinations(slots, 2))
+        return frozenset(slots) | frozenset(combinations((slot.name for slot in slots), 2))
 
     left = set().union(*map(chosen, configs))
     result = []
@@ -197,7 +199,8 @@ def scored(configs: list[DecoderConfig]) -> list[DecoderConfig]:
     """The same, each with a score, so that every score meets every choice that it may meet."""
 
     def chosen(config: DecoderConfig, score: Score) -> set[tuple[object, object]]:
-        return {(score, slot) for slot in (config.position, config.pattern, config.memory)}
+        slots = (config.position, config.pattern, config.memory)
+        return {(score.name, slot.name) for slot in slots}
 
     def legal(config: DecoderConfig) -> list[tuple[DecoderConfig, Score]]:
         each = [(replace(config, mixer=Softmax(score=score)), score) for score in SCORES]
@@ -214,11 +217,11 @@ def scored(configs: list[DecoderConfig]) -> list[DecoderConfig]:
 
 
 COVER = scored(cover(LEGAL))
-ILLEGAL = [
-    slots
-    for slots in product(POSITIONS, PATTERNS, MEMORIES)
-    if config(*slots, Reference()).conflicts()
-]
+ILLEGAL: dict[tuple[Pattern, Memory], list[Position]] = {}
+"""What does not go together: a pattern and a memory, and beside them these positions."""
+for position, pattern, memory in product(POSITIONS, PATTERNS, MEMORIES):
+    if config(position, pattern, memory, Reference()).conflicts():
+        ILLEGAL.setdefault((pattern, memory), []).append(position)
 
 
 def named(config: DecoderConfig) -> str:

@@ -75,14 +75,15 @@ def test_every_member_is_sampled(kind: type, samples: list) -> None:
     assert set(kind.all()) == {sample.name for sample in samples}
 
 
-@pytest.mark.parametrize("slots", ILLEGAL, ids=lambda s: "-".join(x.name for x in s))
-def test_illegal_combinations_are_refused_with_a_repair(slots: tuple) -> None:
-    with pytest.raises(IncompatibleConfig) as caught:
-        Decoder(config(*slots, KERNELS[0]), 5)
-    for conflict in caught.value.conflicts:
-        assert conflict.rule
-        assert conflict.reason
-        assert conflict.repair
+@pytest.mark.parametrize(("pattern", "memory"), ILLEGAL, ids=lambda slot: slot.name)
+def test_illegal_combinations_are_refused_with_a_repair(pattern: Pattern, memory: Memory) -> None:
+    for position in ILLEGAL[pattern, memory]:
+        with pytest.raises(IncompatibleConfig) as caught:
+            Decoder(config(position, pattern, memory, KERNELS[0]), 5)
+        for conflict in caught.value.conflicts:
+            assert conflict.rule
+            assert conflict.reason
+            assert conflict.repair
 
 
 @every

@@ -109,7 +109,7 @@ def assert_pieces_equal_one_pass(made: EncoderDecoder) -> None:
             torch.testing.assert_close(continued[row : row + 1], expected, **EXACT)
 
 
-@pytest.mark.parametrize("config", COVER[::3], ids=named)
+@pytest.mark.parametrize("config", COVER[::2], ids=named)
 def test_pieces_equal_one_pass(config: DecoderConfig) -> None:
     """With every position and every causal pattern and memory."""
     assert_pieces_equal_one_pass(model(config))
@@ -117,7 +117,7 @@ def test_pieces_equal_one_pass(config: DecoderConfig) -> None:
 
 def test_the_sample_misses_nothing() -> None:
     for slot in ("position", "pattern", "memory"):
-        every, some = ({getattr(c, slot) for c in configs} for configs in (COVER, COVER[::3]))
+        every, some = ({getattr(c, slot).name for c in configs} for configs in (COVER, COVER[::2]))
         assert some == every
 
 
