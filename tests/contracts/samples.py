@@ -114,7 +114,7 @@ MEMORIES: list[Memory] = [
     MemoryLayer(3, 5),
     Tokens(3),
     Nearest(14, 3),
-    Nearest(5, 4, local=9),
+    Nearest(5, 4, local=6),
 ]
 KERNELS: list[Kernel] = [Reference(), Blocked(), SDPA(), Auto()]
 SCORES: list[Score] = [Scaled(), Dot(), General(), Concat(), Additive(width=3)]
