@@ -17,6 +17,7 @@ from longspan import (
     DecoderConfig,
     Fixed,
     Full,
+    Longformer,
     NoMemory,
     NoPosition,
     Recent,
@@ -105,8 +106,9 @@ def test_tiles_equal_the_whole(
 def call(pattern: Pattern, length: int, past: int = 0, start: int = 0) -> Pairs:
     before = torch.arange(start - past, start)[None]
     before = before.masked_fill(before < 0, EMPTY)
-    places, _ = Places.of(torch.tensor([start]), length)
-    return Pairs.of(places, before, pattern, consecutive=True)
+    places, clock = Places.of(torch.tensor([start]), length)
+    places, _ = places.reading(tokens(1, length), torch.tensor([[-1, 5]]), clock)
+    return Pairs.of(places, before, pattern, consecutive=True, marked=before % 7 == 0)
 
 
 @pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.near()], ids=repr)
@@ -147,6 +149,8 @@ LONG = {
     # two blocks at the ends, which see all
     "bigbird": (BigBird(causal=False), (3 + 2 + 3) * 64 + 2 * 64),
     "bigbird, causal": (BigBird(), (2 + 1 + 3) * 64),
+    # one token of 23 is marked, and sees all
+    "longformer": (Longformer(256, tokens=(3,)), 255 + 128 + 2 * 4096 // 23),
 }
 
 
@@ -188,6 +192,8 @@ def test_one_query_after_a_long_past_meets_only_what_it_sees() -> None:
         (Blocks(64), Recent(127)),
         (BigBird(32), Cache()),
         (BigBird(32, causal=False), NoMemory()),
+        (Longformer(64, positions=(0, 777, 5000)), Cache()),
+        (Longformer(64, positions=(0, 777, 5000), causal=False), NoMemory()),
     ],
     ids=lambda slot: slot.name,
 )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from longspan.patterns.causal import Causal
     from longspan.patterns.fixed import Fixed
     from longspan.patterns.full import Full
+    from longspan.patterns.longformer import Longformer
     from longspan.patterns.segments import Segments
     from longspan.patterns.sinks import SinkWindow
     from longspan.patterns.strided import Strided
@@ -103,6 +104,7 @@ _HOMES = {
     "longspan.patterns.causal": ("Causal",),
     "longspan.patterns.fixed": ("Fixed",),
     "longspan.patterns.full": ("Full",),
+    "longspan.patterns.longformer": ("Longformer",),
     "longspan.patterns.segments": ("Segments",),
     "longspan.patterns.sinks": ("SinkWindow",),
     "longspan.patterns.strided": ("Strided",),
@@ -167,6 +169,7 @@ __all__ = [
     "Learned",
     "LinearAttention",
     "Linformer",
+    "Longformer",
     "LongspanError",
     "MemoryLayer",
     "Nearest",

@@ -7,8 +7,8 @@ reaches them) or projected keys and values (same output without projecting again
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -36,19 +36,34 @@ class Keys(Carried, kind="keys"):
         slots = {"k": self.k.masked_fill(empty, 0.0), "v": self.v.masked_fill(empty, 0.0)}
         return self.tensors() | slots
 
-    def reset(self, rows: Tensor) -> Keys:
-        return Keys(self.k, self.v, self.pos.masked_fill(rows[:, None], EMPTY)).trimmed()
+    def reset(self, rows: Tensor) -> Self:
+        return replace(self, pos=self.pos.masked_fill(rows[:, None], EMPTY)).trimmed()
 
-    def trimmed(self) -> Keys:
+    def trimmed(self) -> Self:
         """Without the oldest slots that hold nothing in any row: documents that ended."""
         if torch.compiler.is_compiling():
             return self
         held = (self.pos != EMPTY).any(0).nonzero()
         first = int(held[0]) if len(held) else self.pos.shape[1]
-        return Keys(self.k[:, :, first:], self.v[:, :, first:], self.pos[:, first:])
+        # slots are the first dimension but the batch and the heads
+        return self.map(lambda t: t[:, :, first:] if t.dim() == 4 else t[:, first:])
 
     def fits(self, dim: int, heads: int, head_dim: int) -> bool:
         return self.k.shape[1::2] == self.v.shape[1::2] == (heads, head_dim)
+
+
+@dataclass(frozen=True)
+class Marked(Keys, kind="marked"):
+    """As `Keys`, where a pattern marks tokens.
+
+    Attributes:
+        marked: (B, P) bool, whose slots they are.
+    """
+
+    marked: Tensor
+
+    def held(self) -> dict[str, Tensor]:
+        return super().held() | {"marked": self.marked & (self.pos != EMPTY)}
 
 
 @dataclass(frozen=True)
@@ -172,6 +187,9 @@ class BufferKeeper(Keeper):
 
     def recall(self, state: Any, project: Project, need: int | None) -> Past:
         return self.memory.recall(state, project, need)
+
+    def marked(self, state: Any) -> Tensor | None:
+        return state.marked if isinstance(state, Marked) else None
 
     def write(
         self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int

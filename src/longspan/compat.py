@@ -96,7 +96,17 @@ def slot_conflicts(
                 f"Use a segment that is a multiple of {memory.grain}, or another memory.rate.",
             )
         )
-    if pattern.causal and exact and not memory.covers(pattern):
+    forgets = memory.carries and not memory.folds and not memory.marks
+    if pattern.causal and pattern.marks and forgets:
+        found.append(
+            Conflict(
+                "M5",
+                f"memory='{memory.name}' keeps tokens, but not which of them pattern="
+                f"'{pattern.name}' has marked to stay in sight.",
+                "Use memory 'cache'.",
+            )
+        )
+    elif pattern.causal and exact and not memory.covers(pattern):
         reach = "without limit" if pattern.reach is None else f"back {pattern.reach}"
         if pattern.sinks:
             reach += f" and to the first {pattern.sinks}"

@@ -126,6 +126,11 @@ class Mixing(nn.Module):
         """
         return 0.0, 0.0
 
+    @property
+    def reads(self) -> int | None:
+        """How many tokens before each it must know beside the token itself; None for neither."""
+        return None
+
     def after(self, length: int, like: Tensor) -> Carried:
         """What is carried after `length` tokens of one row, in shapes alone."""
         return self.begin(1, like)

@@ -19,7 +19,7 @@ width.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from longspan.errors import ConfigError, InputError
 from longspan.registry import Component
-from longspan.state import EMPTY, Carried
+from longspan.state import EMPTY, Carried, push
 
 Made = TypeVar("Made")
 
@@ -66,12 +66,17 @@ class Places:
         opened: (B, T) int64, position that the call's first slot has in each token's document
             (negative if the document began later). Set in training, where one call is one
             segment; None in evaluation, where segments are counted from the document's start.
+        tokens: (B, N + T) int64, which tokens they are, after the N before them, where a pattern
+            asks for it (`Pattern.reads`); None elsewhere.
+        marked: (B, T) bool, tokens that see all and that all see; None if there are none.
     """
 
     pos: Tensor
     doc: Tensor | None = None
     valid: Tensor | None = None
     opened: Tensor | None = None
+    tokens: Tensor | None = None
+    marked: Tensor | None = None
 
     @staticmethod
     def of(
@@ -119,6 +124,45 @@ class Places:
             after = torch.where(counts > 0, last + 1, clock)
         return Places(pos, doc, valid, pos - slot if training else None), after
 
+    def reading(
+        self, tokens: Tensor, last: Tensor | None, clock: Tensor
+    ) -> tuple[Places, Tensor | None]:
+        """The places with what stands there, and each row's newest tokens after the call.
+
+        Args:
+            tokens: (B, T) int64.
+            last: (B, N) int64, the newest tokens before the call, -1 before a document's first;
+                None if none is asked for.
+            clock: (B,) int64, position of each row's next token after the call.
+        """
+        if last is None:
+            return replace(self, tokens=tokens), None
+        after = push(last, tokens, self.counts, last.shape[1])
+        back = torch.arange(last.shape[1], 0, -1, device=last.device)
+        after = after.masked_fill(back > clock[:, None], -1)
+        return replace(self, tokens=torch.cat([last, tokens], 1)), after
+
+    def marking(self, marked: Tensor | None, patterns: Iterable[Pattern]) -> Places:
+        """The places with tokens that are marked beside those that the patterns name themselves.
+
+        Args:
+            marked: (B, T) bool, or None.
+            patterns: of the layers; some of them must take marks.
+
+        Raises:
+            InputError: a mask of another shape or dtype, or patterns that mark no tokens.
+        """
+        if marked is None:
+            return self
+        if not any(pattern.marks for pattern in patterns):
+            raise InputError("the pattern marks no tokens; leave marked out, or use 'longformer'")
+        if marked.dtype != torch.bool or marked.shape != self.pos.shape:
+            raise InputError(
+                f"marked must be {tuple(self.pos.shape)} bool like the tokens, "
+                f"not {tuple(marked.shape)} {marked.dtype}"
+            )
+        return replace(self, marked=marked)
+
     @property
     def counts(self) -> Tensor | None:
         """(B,) int64, real tokens of each row; None if all are."""
@@ -162,7 +206,8 @@ class Past:
     """What a memory recalls for the softmax.
 
     Attributes:
-        k, v: (B, H, P, D) keys (un-rotated) and values.
+        k, v: (B, H, P, D) keys (un-rotated) and values; of a pattern with maps of its own
+            (`Pattern.build`) theirs as well, as more heads.
         pos: (B, P) int64 positions; `EMPTY` where a slot holds nothing.
     """
 
@@ -234,7 +279,13 @@ class Pairs:
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
-    def of(places: Places, past: Tensor, pattern: Pattern, consecutive: bool) -> Pairs:
+    def of(
+        places: Places,
+        past: Tensor,
+        pattern: Pattern,
+        consecutive: bool,
+        marked: Tensor | None = None,
+    ) -> Pairs:
         """The pairs of a call.
 
         Args:
@@ -242,14 +293,16 @@ class Pairs:
             past: (B, P) int64, positions of the recalled slots.
             pattern: which pairs may meet.
             consecutive: the memory's trait.
+            marked: (B, P) bool, which of those slots hold marked tokens; None if none does.
         """
-        marked, chosen = pattern.marked(places), pattern.chosen(places)
-        q = Side(places.pos, places.doc, places.opened, marked, chosen)
+        now = pattern.marked(places)
+        q = Side(places.pos, places.doc, places.opened, now, pattern.chosen(places))
         k = Side(torch.cat([past, places.keys], 1))
         if places.doc is not None:
             k = replace(k, doc=torch.cat([torch.zeros_like(past), places.doc], 1))
-        if marked is not None:
-            k = replace(k, marked=torch.cat([torch.zeros_like(past, dtype=torch.bool), marked], 1))
+        if now is not None:
+            then = torch.zeros_like(past, dtype=torch.bool) if marked is None else marked
+            k = replace(k, marked=torch.cat([then, now], 1))
         t, s = q.pos.shape[1], k.pos.shape[1]
         run = s if consecutive else t
         return Pairs(q, k, lambda: pattern.shows(q, k), pattern.causal, run, pattern=pattern)
@@ -455,9 +508,25 @@ class Near:
     beyond: int = -1
 
 
+class Maps(nn.Module):
+    """Queries, keys and values of a layer a second time: from (…, C) to (…, H · D), (…, G · D)."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.q = nn.Linear(dim, heads * head_dim, bias=False)
+        self.k = nn.Linear(dim, kv_heads * head_dim, bias=False)
+        self.v = nn.Linear(dim, kv_heads * head_dim, bias=False)
+
+
 @dataclass(frozen=True)
 class Pattern(Component, kind="pattern", folder="longspan.patterns"):
-    """Which pairs may meet? A causal pattern says the first position that each query may see."""
+    """Which pairs may meet? A causal pattern says the first position that each query may see.
+
+    Traits:
+        marks: it names tokens that stay in sight, which a memory has to know, and takes more.
+    """
+
+    marks: ClassVar[bool] = False
 
     @property
     def causal(self) -> bool:
@@ -518,11 +587,20 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         """(B, S) bool, the keys that are seen from farther than `near` says; None if none is."""
         return (k_pos > EMPTY) & (k_pos < self.sinks) if self.sinks else None
 
+    @property
+    def reads(self) -> int | None:
+        """How many tokens before each it must know beside the token itself; None for neither."""
+        return None
+
     def marked(self, places: Places) -> Tensor | None:
         """(B, T) bool, tokens that see all of their document and that all of it sees; or None.
 
         A causal pattern shows of it what comes before.
         """
+        return None
+
+    def build(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> Maps | None:
+        """Maps of its own for what marked tokens see; None if they see as all do."""
         return None
 
     def chosen(self, places: Places) -> Tensor | None:
@@ -621,6 +699,10 @@ class Keeper(nn.Module):
         """
         pos = self.slots(state)
         return pos, torch.ones_like(pos)
+
+    def marked(self, state: Any) -> Tensor | None:
+        """(B, P) bool, which of those slots hold marked tokens; None if none is known to."""
+        return None
 
     @abstractmethod
     def recall(self, state: Any, project: Project, need: int | None) -> Past:
@@ -721,10 +803,12 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
             of one segment and one document in every row; in training a call is a segment.
         attaches: it gives the softmax "keys" to see, or an answer of its own (a "readout"), or puts
             "tokens" around the whole model.
+        marks: it remembers which of its tokens a pattern has marked.
     """
 
     consecutive: ClassVar[bool] = True
     folds: ClassVar[bool] = False
+    marks: ClassVar[bool] = False
     attaches: ClassVar[Literal["keys", "readout", "tokens"]] = "keys"
 
     @property

@@ -106,11 +106,14 @@ class State:
         next: (B,) int64, position of each row's next token, counted from its document's start.
         layers: one `Carried` a layer, first layer first, and last that of a memory around them.
         sources: what each layer reads of another sequence; () for a model that reads none.
+        last: (B, N) int64, the newest tokens of each row's document, -1 before its first; None
+            where nothing asks for them.
     """
 
     next: Tensor
     layers: tuple[Carried, ...] = field(default=())
     sources: tuple[Carried, ...] = field(default=())
+    last: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -122,6 +125,7 @@ class State:
         """Bytes that all tensors of the state take."""
         carried = (*self.layers, *self.sources)
         every = [self.next, *(t for each in carried for t in each.tensors().values())]
+        every += [] if self.last is None else [self.last]
         return sum(t.numel() * t.element_size() for t in every)
 
     @property
@@ -135,7 +139,8 @@ class State:
         layers, sources = (
             tuple(carried.map(change) for carried in every) for every in (self.layers, self.sources)
         )
-        return State(change(self.next), layers, sources)
+        last = None if self.last is None else change(self.last)
+        return State(change(self.next), layers, sources, last)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -147,7 +152,8 @@ class State:
         layers, sources = (
             tuple(each.to(device, dtype) for each in every) for every in (self.layers, self.sources)
         )
-        return State(self.next.to(device=device), layers, sources)
+        last = None if self.last is None else self.last.to(device=device)
+        return State(self.next.to(device=device), layers, sources, last)
 
     def detach(self) -> State:
         """Without the graph: truncated back-propagation ends here. The trainer's act."""
@@ -174,7 +180,8 @@ class State:
         layers, sources = (
             tuple(carried.reset(rows) for carried in every) for every in (self.layers, self.sources)
         )
-        return State(clock, layers, sources)
+        last = None if self.last is None else self.last.masked_fill(rows[:, None], -1)
+        return State(clock, layers, sources, last)
 
     def save(self, path: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> None:
         """Writes the state to a safetensors file, whole or not at all.
@@ -185,6 +192,7 @@ class State:
         """
         # clones: safetensors refuses tensors that share memory, as an empty k and v do
         tensors = {"next": self.next.clone()}
+        tensors |= {} if self.last is None else {"last": self.last.clone()}
         header: dict[str, Any] = {"format": 1, "about": dict(about or {})}
         for group, every in (("layers", self.layers), ("sources", self.sources)):
             header[group] = [{"kind": c.kind, "numbers": c.numbers()} for c in every]
@@ -231,7 +239,7 @@ class State:
                     named = {name: tensors[f"{prefix}{index}.{name}"] for name in own}
                     every.append(kind(**named, **carried["numbers"]))
                 groups.append(tuple(every))
-            return State(tensors["next"], *groups)
+            return State(tensors["next"], *groups, last=tensors.get("last"))
         except (KeyError, TypeError) as error:
             raise StateError(
                 f"{path}: not a state that this version can read ({error}); start without it"

@@ -120,18 +120,23 @@ def tiling(pairs: Pairs, heads: int) -> Tiling | None:
             )
             for near in parts
         ),
-        tuple(_wide(pairs, heads)),
+        wide(pairs, heads),
     )
     return made if made.computed <= few * t else None
 
 
 def fold(
-    tiles: Tiling, q: Tensor, k: Tensor, v: Tensor, meet: Meet, weights: Sequence[Tensor]
+    parts: Sequence[tuple[Group, ...]],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    meet: Meet,
+    weights: Sequence[Tensor],
 ) -> Tensor:
-    """What `meet` would give for the whole call, (B, H, T, D).
+    """What `meet` would give for the whole call, (B, H, T, D); 0 where a query is in no tile.
 
     Args:
-        tiles: of the call.
+        parts: groups of tiles.
         q: (B, H, T, D).
         k, v: (B, G, S, D).
         meet: called with each group of tiles, in order.
@@ -145,17 +150,12 @@ def fold(
         again = len(groups) > 1 and torch.is_grad_enabled() and not torch.compiler.is_compiling()
         return _Again.apply(work, *rows, *weights) if again else work.forward(*rows)
 
-    answers = [work_off(groups) for groups in tiles.parts]
+    answers = [work_off(groups) for groups in parts]
     out = answers[0][0]
     if len(answers) > 1:
         # each part's share of the one softmax over all keys
         shares = torch.stack([sums for _, sums in answers]).softmax(0).to(out.dtype)
         out = (torch.stack([out for out, _ in answers]) * shares[..., None]).sum(0)
-    if tiles.wide:
-        taken = torch.zeros(batch * t + 1, dtype=torch.bool, device=q.device)
-        for group in tiles.wide:
-            taken[flat(group.q, batch, t, batch * t)] = True
-        out = torch.where(taken[:-1, None, None], work_off(tiles.wide)[0], out)
     return out.view(batch, t, heads, width).transpose(1, 2)
 
 
@@ -356,11 +356,13 @@ def _chosen(pairs: Pairs, q: Tensor, far: _Far | None, begin: Tensor, end: Tenso
     return keys
 
 
-def _wide(pairs: Pairs, heads: int) -> Iterator[Group]:
-    """Marked queries, who see all."""
-    if pairs.q.marked is None:
-        return
-    marked, s = _Far.of(pairs.q.marked).slots, pairs.shape[1]
+def wide(pairs: Pairs, heads: int) -> tuple[Group, ...]:
+    """Tiles of the marked queries of a call, who see all."""
+    return () if pairs.q.marked is None else tuple(_wide(pairs, pairs.q.marked, heads))
+
+
+def _wide(pairs: Pairs, queries: Tensor, heads: int) -> Iterator[Group]:
+    marked, s = _Far.of(queries).slots, pairs.shape[1]
     count = marked.shape[1]
     if not count:
         return
@@ -369,9 +371,9 @@ def _wide(pairs: Pairs, heads: int) -> Iterator[Group]:
     slots = marked.masked_fill(marked == pairs.shape[0], -1).unflatten(1, (-1, size))
     keys = torch.arange(s, device=marked.device)[None, None]
     each = max(1, GROUP // (len(marked) * heads * size * s))
-    for queries in slots.split(each, 1):
-        k = keys.expand(1, queries.shape[1], -1)
-        yield Group(queries, k, _pairs(pairs, queries, k, _Cut(queries, k, 1, 0), 0, None))
+    for q in slots.split(each, 1):
+        k = keys.expand(1, q.shape[1], -1)
+        yield Group(q, k, _pairs(pairs, q, k, _Cut(q, k, 1, 0), 0, None))
 
 
 def _split(

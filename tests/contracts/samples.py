@@ -40,6 +40,7 @@ from longspan import (
     Learned,
     LinearAttention,
     Linformer,
+    Longformer,
     MemoryLayer,
     Nearest,
     NoMemory,
@@ -93,11 +94,13 @@ PATTERNS: list[Pattern] = [
     Fixed(4, 2),
     Blocks(4),
     BigBird(2, 3, 1, 2),
+    Longformer(4, (0, 9), tokens=(3,), after=((5,), (6, 18))),
     Full(),
     Window(4, causal=False),
     Window(3, dilation=3, causal=False),
     Blocks(5, causal=False),
     BigBird(2, 3, 1, 2, causal=False),
+    Longformer(3, tokens=(3,), after=((5,),), causal=False),
 ]
 MEMORIES: list[Memory] = [
     NoMemory(),

@@ -54,6 +54,9 @@ def chunked(model: Decoder, inputs: Tensor, size: int) -> tuple[Tensor, State]:
 
 def assert_same_state(a: State, b: State) -> None:
     assert torch.equal(a.next, b.next)
+    assert (a.last is None) == (b.last is None)
+    if a.last is not None and b.last is not None:
+        assert torch.equal(a.last, b.last)
     for mine, theirs in zip(a.layers, b.layers, strict=True):
         assert mine.kind == theirs.kind
         other = theirs.held()
@@ -243,7 +246,7 @@ def test_a_shift_of_all_positions_changes_nothing(config: DecoderConfig) -> None
                 replace(layer, pos=torch.where(layer.pos == EMPTY, EMPTY, layer.pos + 10**9))
                 for layer in layers
             )
-        shifted = State(state.next + 10**9, layers)
+        shifted = replace(state, next=state.next + 10**9, layers=layers)
         here, there = model(inputs[:, 16:], state)[0], model(inputs[:, 16:], shifted)[0]
     assert (here - there).abs().max() < 1e-5
 

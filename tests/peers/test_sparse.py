@@ -1,4 +1,8 @@
-"""BigBird beside that of a current transformers, on the same weights, outputs and gradients."""
+"""BigBird and Longformer beside those of a current transformers, on the same weights.
+
+Outputs and gradients. Their Longformer rounds its softmax to float32 whatever it computes in; here
+it is handed one that does not.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longspan import Attention, BigBird, Full, tiles
+from longspan import Attention, BigBird, Full, Longformer, tiles
 from longspan.slots import NOWHERE, Pattern, Places
 
 pytest.importorskip("transformers", reason="the peer is in the extra 'dev'")
 
-from transformers import BigBirdConfig, BigBirdModel
+from transformers import BigBirdConfig, BigBirdModel, LongformerConfig
 from transformers.models.big_bird.modeling_big_bird import (
     BigBirdBlockSparseAttention,
     BigBirdSelfAttention,
 )
+from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
 DIM, HEADS, HEAD_DIM = 24, 4, 6
 EXACT = {"atol": 1e-10, "rtol": 0.0}
@@ -159,3 +164,63 @@ def test_original_full() -> None:
     names = zip("qkv", ("query", "key", "value"), strict=True)
     pairs = [(getattr(layer, a).weight, getattr(theirs, b).weight) for a, b in names]
     compare(layer(x)[0], theirs(x)[0], x, pairs)
+
+
+# -- Longformer -----------------------------------------------------------------------------------
+
+SIDE = 4
+"""Keys on either side; theirs counts both."""
+
+
+@pytest.fixture
+def exact_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    softmax = torch.nn.functional.softmax
+    monkeypatch.setattr(
+        torch.nn.functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim=dim)
+    )
+
+
+@both
+@pytest.mark.usefixtures("exact_softmax")
+@pytest.mark.parametrize(
+    "marks", [[(0, 0), (1, 0)], [(0, 3), (0, 17), (0, 39), (1, 20)], [(1, 5)], []], ids=str
+)
+@pytest.mark.parametrize("lengths", [(40, 40), (40, 29)], ids=["whole", "padded"])
+def test_longformer(
+    marks: list[tuple[int, int]],
+    lengths: tuple[int, int],
+    tiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = LongformerConfig(
+        hidden_size=DIM,
+        num_attention_heads=HEADS,
+        attention_window=[2 * SIDE],
+        attention_probs_dropout_prob=0.0,
+    )
+    theirs = LongformerSelfAttention(config, layer_id=0).double()
+    random_weights(theirs)
+    for name, parameter in theirs.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.zero_()
+    cut(monkeypatch, tiled)
+    layer = ours(theirs, Longformer(SIDE + 1, (), causal=False), "query key value")
+    assert layer.wide is not None
+    names = list(zip("qkv", ("query", "key", "value"), strict=True))
+    for mine, name in names:
+        weight = getattr(theirs, f"{name}_global").weight
+        getattr(layer.wide, mine).weight.data.copy_(weight)
+    x, valid = numbers(40), torch.arange(40) < torch.tensor(lengths)[:, None]
+    marked = torch.zeros(2, 40, dtype=torch.bool)
+    for row, slot in marks:
+        marked[row, slot] = True
+    mask = torch.where(valid, 0.0, -10000.0) + 10000.0 * marked
+    expected = theirs(x, mask, mask < 0, mask > 0, bool(marked.any()))[0]
+    made, _ = layer(x, valid=valid, marked=marked)
+    pairs = [(getattr(layer, a).weight, getattr(theirs, b).weight) for a, b in names]
+    if marks:
+        pairs += [
+            (getattr(layer.wide, a).weight, getattr(theirs, f"{b}_global").weight) for a, b in names
+        ]
+    real = valid[..., None]
+    compare(made * real, expected * real, x, pairs)

@@ -17,6 +17,7 @@ from longspan import (
     Full,
     Infini,
     Learned,
+    Longformer,
     MemoryLayer,
     Nearest,
     Recent,
@@ -60,6 +61,16 @@ def test_the_cost_of_a_pattern() -> None:
     )
     assert of_pattern(Full(), 20).reading.endswith("on average; computed whole, it meets 4,096")
     assert "400 of 400 pairs" in of_pattern(Full(), 20).reading
+
+
+def test_the_marks_of_longformer() -> None:
+    """By position they are drawn; what depends on the tokens cannot be, and is said."""
+    marks = grid(of_pattern(Longformer(3, (0, 7), causal=False), 12))
+    q, k = np.indices((12, 12))
+    assert np.array_equal(marks > 0, (abs(q - k) < 3) | np.isin(q, (0, 7)) | np.isin(k, (0, 7)))
+    said = "tokens marked for what they are, or for what precedes them, come on top"
+    assert said not in of_pattern(Longformer(3), 12).reading
+    assert said in of_pattern(Longformer(3, tokens=(5,)), 12).reading
 
 
 @pytest.mark.parametrize("memory", MEMORIES, ids=repr)

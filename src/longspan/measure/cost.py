@@ -16,7 +16,6 @@ import torch
 
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.slots import Pairs, Pattern, Places
-from longspan.state import State
 from longspan.tiles import tiling
 
 
@@ -74,8 +73,7 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
     numbers, matrices = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         numbers[_part(name)] += parameter.numel()
-        counted_apart = any(part in name for part in (".order.", ".keeper.", ".comparison."))
-        if parameter.dim() > 1 and not counted_apart:
+        if parameter.dim() > 1 and not any(part in name for part in APART):
             matrices[_part(name)] += parameter.numel()
     # of a token, multiplications beside those of its matrices
     more = [block.mixer.products() for block in model.blocks()]
@@ -100,7 +98,7 @@ def cost(config: DecoderConfig, size: int, *, dtype: torch.dtype = torch.float32
             p for name, p in model.named_parameters(remove_duplicate=False) if _part(name) == "head"
         }
     )
-    clock = State(torch.zeros(1, dtype=torch.long)).nbytes
+    clock = torch.long.itemsize * (1 + (model.reads or 0))
     # what wraps the layers has no keys, and never grows
     keys = [block.mixer.keys for block in model.blocks()] + [0] * (len(states) - config.layers)
     reads["scores"] += clock + sum(
@@ -135,15 +133,26 @@ class Met:
         )
 
 
+def document(pattern: Pattern, length: int) -> Pairs:
+    """The pairs of a document of `length` tokens, none of which is marked for what it is."""
+    places, clock = Places.of(torch.zeros(1, dtype=torch.long), length)
+    if pattern.reads is not None:
+        none = torch.full((1, pattern.reads), -1)
+        places, _ = places.reading(torch.full_like(places.pos, -1), none, clock)
+    return Pairs.of(places, places.pos[:, :0], pattern, consecutive=True)
+
+
 def met(pattern: Pattern, length: int = 4096) -> Met:
     """Counts the pairs of a call of `length` tokens from the beginning of a document."""
-    places, _ = Places.of(torch.zeros(1, dtype=torch.long), length)
-    pairs = Pairs.of(places, places.pos[:, :0], pattern, consecutive=True)
+    pairs = document(pattern, length)
     tiles = tiling(pairs, heads=1)
     if tiles is None:
         return Met(length, float(pairs.visible.sum()) / length, length)
     return Met(length, tiles.visible / length, tiles.computed / length)
 
+
+APART = (".order.", ".keeper.", ".comparison.", ".wide.")
+"""In a layer, those whose products the layer counts itself."""
 
 PARTS = ("embedding", "projections", "scores", "feed-forward", "head")
 

@@ -7,7 +7,7 @@ query and one key are compared is a fifth word, the score (`comparing.py`).
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
 
@@ -42,7 +42,7 @@ from longspan.slots import (
     Wrapping,
 )
 from longspan.state import Carried, State
-from longspan.tiles import fold, tiling
+from longspan.tiles import fold, tiling, wide
 
 
 class Attention(Mixing):
@@ -108,10 +108,13 @@ class Attention(Mixing):
         self.o = nn.Linear(inner, dim, bias=False)
         self.order = self.position.build(dim, heads, self.head_dim)
         self.order.dropout = place_dropout
-        self.order.begin(0)
         self.comparison: Comparison = self.score.build(heads, self.head_dim)
+        self.wide = self.pattern.build(dim, heads, self.kv_heads, self.head_dim)
+        self.begun(0)
+        # the keys of both maps are kept, as more heads
+        kept = self.kv_heads * (1 if self.wide is None else 2)
         segment = self.pattern.segment
-        self.keeper = self.memory.build(Sizes(dim, heads, self.kv_heads, self.head_dim, segment))
+        self.keeper = self.memory.build(Sizes(dim, heads, kept, self.head_dim, segment))
 
     def forward(
         self,
@@ -120,6 +123,7 @@ class Attention(Mixing):
         *,
         valid: Tensor | None = None,
         starts: Tensor | None = None,
+        marked: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Attends, and says what to carry to the next call.
 
@@ -128,6 +132,8 @@ class Attention(Mixing):
             state: what the previous call gave; None starts empty.
             valid: (B, T) bool, marks real tokens (right padding is False).
             starts: (B, T) bool, marks where a document begins.
+            marked: (B, T) bool, tokens that see all and that all see, beside those that the
+                pattern names by position; for a pattern that marks tokens.
 
         Returns:
             (B, T, C), and the state after these tokens.
@@ -148,6 +154,7 @@ class Attention(Mixing):
             state = self.start(x.shape[0], x)
         check_state(state, [self], x.shape[0])
         places, clock = Places.of(state.next, x.shape[1], valid, starts, self.training)
+        places = places.marking(marked, [self.pattern])
         y, carried = self.mix(x, state.layers[0], places, self.pairs(state.layers[0], places))
         return y, State(clock, (carried,))
 
@@ -192,6 +199,9 @@ class Attention(Mixing):
         projections += own[0]
         # and the product with the values
         scores += own[1] + inner * self.keys
+        if self.wide is not None:
+            # of tokens that are not marked, which are nearly all
+            projections += 2 * self.kv_heads * self.head_dim * self.dim
         if isinstance(self.after(1, torch.empty((), device="meta")), Hidden):
             # today's keys and values of yesterday's hidden states
             past = self.keys - segment - self.pattern.sinks
@@ -201,8 +211,10 @@ class Attention(Mixing):
     def after(self, length: int, like: Tensor) -> Carried:
         carried = self.begin(1, like)
         places, _ = Places.of(torch.zeros(1, dtype=torch.long, device=like.device), length)
+        if self.wide is not None:
+            places = replace(places, marked=torch.zeros_like(places.pos, dtype=torch.bool))
         x = like.new_empty(1, length, self.dim)
-        k = like.new_empty(1, self.kv_heads, length, self.head_dim)
+        k = like.new_empty(1, self.keeper.sizes.kv_heads, length, self.head_dim)
         past = self.keeper.recall(carried, self._maps(), None)
         if self.memory.listens:
             past = self.keeper.heard(past, like.new_empty(1, past.pos.shape[1] + length))
@@ -210,6 +222,15 @@ class Attention(Mixing):
 
     def begun(self, layer: int) -> None:
         self.order.begin(layer)
+        if self.wide is not None:
+            # what they are to see apart they learn
+            common = {name: getattr(self, name).weight for name in "qkv"}
+            for name, weight in common.items():
+                getattr(self.wide, name).weight.data.copy_(weight.data)
+
+    @property
+    def reads(self) -> int | None:
+        return self.pattern.reads
 
     @property
     def common(self) -> Hashable:
@@ -220,11 +241,11 @@ class Attention(Mixing):
         self.order.share(first.order)
 
     def pairs(self, carried: Carried, places: Places) -> Pairs:
-        past = self.keeper.slots(carried)
+        past, marked = self.keeper.slots(carried), self.keeper.marked(carried)
         need = self._need(places)
         if need is not None and need < past.shape[1]:
             past = past.narrow(1, past.shape[1] - need, need)
-        return Pairs.of(places, past, self.pattern, self.memory.consecutive)
+        return Pairs.of(places, past, self.pattern, self.memory.consecutive, marked)
 
     def mix(
         self, x: Tensor, carried: Carried, places: Places, pairs: Pairs | None
@@ -235,20 +256,52 @@ class Attention(Mixing):
         q, k, v = self._split(self.q(read)), *self._project(read)
         past = self._recall(carried, pairs)
         keys, values = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
-        tiles = pairs.once(("tiles", self.heads), lambda: tiling(pairs, self.heads))
-        if tiles is None:
-            out, _ = self._attend(q, keys, values, pairs)
-        else:
-            attend = partial(self._attend, summed=len(tiles.parts) > 1)
-            weights = (*self.order.parameters(), *self.comparison.parameters())
-            out = fold(tiles, q, keys, values, attend, weights)
+        out = self._see(read, q, keys, values, pairs)
         first = self.pattern.first(places.pos, places.opened)
         out = self.keeper.answer(out, Question(read, q, k, v, places, first), carried)
         if self.memory.listens:
             past = self.keeper.heard(past, self._attention(q, keys, pairs, places))
         given = read if self.keeper.encoded else x
+        if pairs.q.marked is not None:
+            places = replace(places, marked=pairs.q.marked)
         carried = self.keeper.write(carried, past, given, k, v, places, self._slack(places))
         return self.o(out.transpose(1, 2).flatten(2)), carried
+
+    def _see(self, read: Tensor, q: Tensor, k: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
+        """(B, H, T, D), whole or in tiles; marked tokens by maps of their own if there are any.
+
+        Keys and values are (B, G, S, D) of the common maps, then of their own.
+        """
+        tiles = pairs.once(("tiles", self.heads), lambda: tiling(pairs, self.heads))
+        weights = (*self.order.parameters(), *self.comparison.parameters())
+        common, own = slice(self.kv_heads), slice(-self.kv_heads, None)
+        if tiles is None:
+            out, _ = self._attend(q, k[:, common], v[:, common], pairs)
+        else:
+            attend = partial(self._attend, summed=len(tiles.parts) > 1)
+            out = fold(tiles.parts, q, k[:, common], v[:, common], attend, weights)
+        marked = pairs.q.marked
+        if marked is None or (tiles is None and self.wide is None):
+            return out
+        if torch.compiler.is_compiling() and self.wide is not None:
+            more, _ = self._attend(self._split(self.wide.q(read)), k[:, own], v[:, own], pairs)
+        else:
+            if tiles is None:
+                groups = pairs.once(("wide", self.heads), lambda: wide(pairs, self.heads))
+            else:
+                groups = tiles.wide
+            if not groups:
+                return out
+            asked = q if self.wide is None else self._asked(self.wide.q, read, marked)
+            more = fold((groups,), asked, k[:, own], v[:, own], self._attend, weights)
+        return torch.where(marked[:, None, :, None], more, out)
+
+    def _asked(self, q: nn.Linear, read: Tensor, marked: Tensor) -> Tensor:
+        """(B, H, T, D), queries of the marked tokens alone, 0 elsewhere."""
+        rows = marked.flatten().nonzero()[:, 0]
+        made = q(read.flatten(0, 1).index_select(0, rows))
+        asked = made.new_zeros(marked.numel(), made.shape[1]).index_copy(0, rows, made)
+        return self._split(asked.unflatten(0, marked.shape))
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, summed: bool = False
@@ -264,10 +317,18 @@ class Attention(Mixing):
     def weights(self, x: Tensor, carried: Carried, places: Places, pairs: Pairs) -> Tensor:
         """The attention weights (B, H, T, S) of the same call, for looking at."""
         read = self.read(x)
-        q, (k, _) = self._split(self.q(read)), self._project(read)
         past = self._recall(carried, pairs)
-        turned, keys, bias = self._meet(q, torch.cat([past.k, k], 2), pairs)
-        return weights(turned, keys, pairs, bias, self.head_dim**-0.5)
+        keys = torch.cat([past.k, self._project(read)[0]], 2)
+
+        def seen(q: nn.Linear, k: Tensor) -> Tensor:
+            turned, k, bias = self._meet(self._split(q(read)), k, pairs)
+            return weights(turned, k, pairs, bias, self.head_dim**-0.5)
+
+        common = seen(self.q, keys[:, : self.kv_heads])
+        if self.wide is None or pairs.q.marked is None:
+            return common
+        own = seen(self.wide.q, keys[:, self.kv_heads :])
+        return torch.where(pairs.q.marked[:, None, :, None], own, common)
 
     def _meet(self, q: Tensor, k: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Bias | None]:
         """Queries and keys (B, H, …) as they meet, and what is added to their products."""
@@ -279,7 +340,11 @@ class Attention(Mixing):
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _project(self, read: Tensor) -> tuple[Tensor, Tensor]:
-        return self._split(self.k(read)), self._split(self.v(read))
+        k, v = self._split(self.k(read)), self._split(self.v(read))
+        if self.wide is None:
+            return k, v
+        own = self._split(self.wide.k(read)), self._split(self.wide.v(read))
+        return torch.cat([k, own[0]], 1), torch.cat([v, own[1]], 1)
 
     def _maps(self) -> Project:
         """What the memory makes of the hidden states that it keeps."""

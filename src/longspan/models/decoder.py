@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longspan.compat import refuse
-from longspan.errors import ConfigError, Conflict, InputError
+from longspan.errors import ConfigError, Conflict, InputError, StateError
 from longspan.mixers.softmax import check_state
 from longspan.models.cross import CrossConfig, check_sources
 from longspan.models.stack import Stack, StackConfig
@@ -249,15 +249,18 @@ class Decoder(Stack):
         self, tokens: Tensor, state: State, valid: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, State]:
         places, clock = Places.of(state.next, tokens.shape[1], valid, starts, self.training)
+        last = state.last
+        if self.reads is not None:
+            places, last = places.reading(tokens, last, clock)
         x, sources = self.embedding(tokens), state.sources
         if self.wrapping is None:
             x, layers = self.through(self.placed(x, places), state.layers, places, sources)
-            return x, State(clock, layers, sources)
+            return x, State(clock, layers, sources, last)
         *carried, around = state.layers
         x, inside, frame = self.wrapping.enter(x, around, places)
         x, layers = self.through(self.placed(x, inside), tuple(carried), inside, sources)
         x, around = self.wrapping.leave(x, around, frame)
-        return x, State(clock, (*layers, around), sources)
+        return x, State(clock, (*layers, around), sources, last)
 
     def _cut(self, clock: Tensor, low: int, length: int, starts: Tensor | None) -> int:
         """Where the piece that begins at `low` ends, of a call of `length` tokens.
@@ -285,3 +288,9 @@ class Decoder(Stack):
             around = [] if self.wrapping is None else [self.wrapping]
             layers = [block.mixer for block in self.blocks()]
             check_state(state, [*layers, *around], tokens.shape[0])
+            held, asked = 0 if state.last is None else state.last.shape[1], self.reads or 0
+            if held != asked:
+                raise StateError(
+                    f"the state holds the newest {held} tokens, the pattern asks for {asked}: "
+                    "it is another model's"
+                )

@@ -70,7 +70,12 @@ class Encoder(Stack):
         self.initialise()
 
     def forward(
-        self, tokens: Tensor, *, valid: Tensor | None = None, starts: Tensor | None = None
+        self,
+        tokens: Tensor,
+        *,
+        valid: Tensor | None = None,
+        starts: Tensor | None = None,
+        marked: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of whole sequences of tokens.
 
@@ -79,6 +84,8 @@ class Encoder(Stack):
             valid: (B, T) bool, marks real tokens (right padding is False).
             starts: (B, T) bool, marks where a document begins; documents in one row do not see
                 each other, and each counts its positions from 0.
+            marked: (B, T) bool, tokens that see all and that all see beside those that the pattern
+                names itself; for a pattern that marks tokens.
 
         Returns:
             (B, T, C). What stands at padding is finite and means nothing.
@@ -92,16 +99,21 @@ class Encoder(Stack):
                 "it with the vocabulary's size"
             )
         check_tokens(tokens, self.size)
-        return self.encode(self.embedding(tokens), valid=valid, starts=starts)
+        return self._encode(self.embedding(tokens), tokens, valid, starts, marked)
 
     def encode(
-        self, x: Tensor, *, valid: Tensor | None = None, starts: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        valid: Tensor | None = None,
+        starts: Tensor | None = None,
+        marked: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, but of vectors: frames, patches, or tokens that were embedded elsewhere.
 
         Args:
             x: (B, T, C), before positions are added.
-            valid, starts: as in `forward`.
+            valid, starts, marked: as in `forward`.
 
         Raises:
             InputError: `x` of another shape, or numbers that are no floats.
@@ -111,7 +123,20 @@ class Encoder(Stack):
             raise InputError(f"x must be (B, T, {width}) with T ≥ 1, not {tuple(x.shape)}")
         if not x.is_floating_point():
             raise InputError(f"x must be floats, not {x.dtype}; tokens go to the encoder itself")
+        return self._encode(x, None, valid, starts, marked)
+
+    def _encode(
+        self,
+        x: Tensor,
+        tokens: Tensor | None,
+        valid: Tensor | None,
+        starts: Tensor | None,
+        marked: Tensor | None,
+    ) -> Tensor:
         state = self.begin(x.shape[0], x)
         # also in training: it has no segments, so nothing is opened
-        places, _ = Places.of(state.next, x.shape[1], valid, starts)
+        places, clock = Places.of(state.next, x.shape[1], valid, starts)
+        places = places.marking(marked, [layer.pattern for _, layer, _ in self.config.each_layer()])
+        if tokens is not None and self.reads is not None:
+            places, _ = places.reading(tokens, state.last, clock)
         return self.through(self.placed(x, places), state.layers, places)[0]

@@ -325,6 +325,12 @@ class Stack(nn.Module):
         """The layers, typed."""
         return (block for block in self.layers if isinstance(block, Block))
 
+    @property
+    def reads(self) -> int | None:
+        """How many tokens before each some layer must know beside the token itself."""
+        asked = [block.mixer.reads for block in self.blocks()]
+        return max((reads for reads in asked if reads is not None), default=None)
+
     def crosses(self) -> list[CrossAttention]:
         """What reads another sequence, one a layer; none if the layers read none."""
         return [block.cross for block in self.blocks() if block.cross is not None]
@@ -386,7 +392,9 @@ class Stack(nn.Module):
     def begin(self, batch: int, like: Tensor) -> State:
         """The state before any token; `like` gives dtype and device."""
         layers = tuple(block.mixer.begin(batch, like) for block in self.blocks())
-        return State(torch.zeros(batch, dtype=torch.long, device=like.device), layers)
+        clock = torch.zeros(batch, dtype=torch.long, device=like.device)
+        reads = self.reads
+        return State(clock, layers, last=clock.new_full((batch, reads), -1) if reads else None)
 
     def initialise(self) -> None:
         """Weights that keep the variance of what they map; residual branches shrunk with depth."""

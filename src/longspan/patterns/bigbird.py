@@ -81,7 +81,8 @@ class BigBird(Pattern, name="bigbird"):
         if self.causal or not self.ends:
             return None
         block = self._block(places.pos)
-        return (block < self.ends) | (block >= self._blocks(places) - self.ends)
+        marks = (block < self.ends) | (block >= self._blocks(places) - self.ends)
+        return marks if places.valid is None else marks & places.valid
 
     def chosen(self, places: Places) -> Tensor | None:
         if not self.random:

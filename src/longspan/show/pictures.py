@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from longspan.errors import ConfigError
-from longspan.measure.cost import met
+from longspan.measure.cost import document, met
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.patterns.full import Full
 from longspan.patterns.segments import Segments
@@ -97,8 +97,7 @@ def of_position(position: Position, tokens: int) -> Picture:
 
 def of_pattern(pattern: Pattern, tokens: int) -> Picture:
     """Which query (row) meets which key (column) in a document of `tokens` tokens, and its cost."""
-    places, _ = Places.of(torch.zeros(1, dtype=torch.long), tokens)
-    mask = Pairs.of(places, places.pos[:, :0], pattern, consecutive=True).visible[0]
+    mask = document(pattern, tokens).visible[0]
     seen, most = int(mask.sum()), int(mask.sum(1).max())
     dense = tokens * (tokens + 1) // 2 if pattern.causal else tokens**2
     figure = _empty(square=True)
@@ -109,6 +108,8 @@ def of_pattern(pattern: Pattern, tokens: int) -> Picture:
         f"{title}: {seen:,} of {dense:,} pairs meet ({seen / dense:.0%}), a query sees at most "
         f"{most:,} of {tokens:,} keys\n{met(pattern)}"
     )
+    if pattern.reads is not None:
+        reading += "\ntokens marked for what they are, or for what precedes them, come on top of it"
     axes.set_title(f"{title}: {seen / dense:.0%} of the pairs", fontsize=10)
     return Picture(figure, reading)
 
