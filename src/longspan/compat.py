@@ -100,7 +100,7 @@ def slot_conflicts(
     if pattern.causal and pattern.marks and forgets:
         found.append(
             Conflict(
-                "M5",
+                "M6",
                 f"memory='{memory.name}' keeps tokens, but not which of them pattern="
                 f"'{pattern.name}' has marked to stay in sight.",
                 "Use memory 'cache'.",

@@ -263,7 +263,7 @@ def test_a_state_that_does_not_hold_what_the_pattern_asks_for_is_refused() -> No
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_memory_that_does_not_know_marks_is_refused(memory: Memory, exact: bool) -> None:
     (found,) = slot_conflicts(NoPosition(), Longformer(4), memory, exact=exact)
-    assert found.rule == "M5"
+    assert found.rule == "M6"
     assert "keeps tokens, but not which of them pattern='longformer' has marked" in found.reason
     assert found.repair == "Use memory 'cache'."
 
