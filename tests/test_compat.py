@@ -28,6 +28,7 @@ from longspan import (
     IncompatibleConfig,
     Infini,
     Learned,
+    Longformer,
     Nearest,
     NoMemory,
     NoPosition,
@@ -236,6 +237,12 @@ def test_m5_what_wraps_a_model_is_no_layers_matter() -> None:
     assert stack(pattern=Segments(4, 0), memory=Tokens(2)) == ["M5"]
 
 
+def test_m6_marked_tokens_stay_in_sight() -> None:
+    assert rules(NoPosition(), Longformer(4), Recent(9), exact=False) == ["M6"]
+    assert rules(NoPosition(), Longformer(4), Cache()) == []
+    assert rules(NoPosition(), Longformer(4, causal=False), NoMemory()) == []
+
+
 def wrapped(*layers: Different, **changes: Any) -> list[str]:
     sizes = {"width": 8, "layers": max(1, len(layers)), "heads": 2, "feed_forward": 8}
     slots = {"pattern": Segments(4, 0), "memory": Tokens(2)} | changes
@@ -280,5 +287,5 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Those of recipes (T…) and FAVOR+ (F1) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    letters = {"C": 1, "D": 1, "E": 1, "F": 1, "K": 2, "M": 5, "P": 2, "S": 5}
+    letters = {"C": 1, "D": 1, "E": 1, "F": 1, "K": 2, "M": 6, "P": 2, "S": 5}
     assert rules == {f"{k}{n}" for k, most in letters.items() for n in range(1, most + 1)}
