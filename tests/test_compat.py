@@ -14,6 +14,7 @@ from longspan import (
     T5,
     XL,
     Additive,
+    Attention,
     Auto,
     Cache,
     Causal,
@@ -41,7 +42,7 @@ from longspan import (
     Tokens,
     Window,
 )
-from longspan.compat import refuse, score_conflicts, slot_conflicts
+from longspan.compat import refuse, score_conflicts, slot_conflicts, written
 from longspan.errors import ConfigError, Conflict
 from longspan.kernels.blocked import Blocked
 from longspan.kernels.reference import Reference
@@ -133,6 +134,12 @@ def test_m1_holds_for_what_is_stored_beside_the_softmax_too() -> None:
             "memory='recent' keeps 3 tokens; pattern='causal' reaches without limit.",
             [(Causal(), Cache()), (Window(4), Recent(3))],
         ),
+        (
+            Window(5),
+            Nearest(9),
+            "memory='nearest' keeps 0 tokens; pattern='window' reaches back 4.",
+            [(Window(5), Nearest(9, local=4)), (Window(1), Nearest(9))],
+        ),
     ],
 )
 def test_m2_a_memory_covers_the_reach_of_its_pattern(pattern, memory, reason, repaired) -> None:
@@ -142,6 +149,7 @@ def test_m2_a_memory_covers_the_reach_of_its_pattern(pattern, memory, reason, re
     for slots in repaired:
         assert rules(XL(), *slots) == []
     assert "exact=False" in conflict.repair
+    assert written(repaired[0][1]).replace("Cache()", "memory 'cache'") in conflict.repair
     assert rules(XL(), pattern, memory, exact=False) == []
 
 
@@ -202,6 +210,19 @@ def test_s3_a_slot_that_no_layer_takes_is_not_left_out_silently() -> None:
     assert stack(mixer=Own(), position=Sinusoidal()) == []
 
 
+def test_s3_nor_is_one_that_every_layer_has_of_its_own() -> None:
+    own = Different(position=Rotary(), pattern=Window(4), memory=Recent(3))
+    assert stack(own, position=XL(), pattern=Window(9), memory=Recent(8)) == ["S3"] * 3
+    assert stack(own, Different(), position=XL(), pattern=Window(9), memory=Recent(8)) == []
+    assert stack(own) == []
+
+
+def test_s3_nor_dropout_of_weights_that_no_layer_has() -> None:
+    assert stack(mixer=Own(), attention_dropout=0.1) == ["S3"]
+    both = (Different(mixer=Own()), Different())
+    assert stack(*both, memory=Cache(), attention_dropout=0.1) == []
+
+
 def test_s4_a_stack_has_one_length_of_segments() -> None:
     layers = [Different(pattern=Segments(length, 0)) for length in (4, 8)]
     assert stack(*layers) == ["S4"]
@@ -232,8 +253,9 @@ def test_m4_a_segment_holds_whole_groups_of_a_memory_that_compresses() -> None:
 
 def test_m5_what_wraps_a_model_is_no_layers_matter() -> None:
     assert rules(NoPosition(), Segments(4, 0), Tokens(2)) == ["M5"]
-    assert rules(NoPosition(), Segments(4, 0), Tokens(2), around=True) == []
-    assert rules(NoPosition(), Window(3), Tokens(2), around=True) == ["M3", "M2"]
+    assert wrapped() == []
+    assert wrapped(pattern=Window(3)) == ["M3"]
+    assert wrapped(pattern=Segments(4, 3)) == ["M2"]
     assert stack(pattern=Segments(4, 0), memory=Tokens(2)) == ["M5"]
 
 
@@ -258,6 +280,17 @@ def test_s5_inside_of_it_nothing_else_goes_on() -> None:
 def test_p2_it_needs_places_as_well() -> None:
     assert wrapped(position=Learned(7)) == ["P2"]
     assert wrapped(position=Learned(8)) == []
+    # a layer's own segment is what it sees
+    assert wrapped(Different(pattern=Segments(4, 0)), Different(), position=Learned(7)) == ["P2"]
+
+
+def test_p3_what_turns_pairs_needs_an_even_number_of_features() -> None:
+    assert stack(memory=Cache(), position=Rotary(), head_dim=3) == ["P3"]
+    assert stack(memory=Cache(), position=XL(), head_dim=3) == []
+    with pytest.raises(
+        IncompatibleConfig, match=r"\[P3\] .* head_dim=3 is odd. Set model.head_dim"
+    ):
+        Attention(6, 2, position=Rotary())
 
 
 def test_all_conflicts_are_said_at_once_before_any_tensor_is_made() -> None:
@@ -287,5 +320,5 @@ def test_every_rule_is_tested_here() -> None:
     """A new rule needs a test. Those of recipes (T…) and FAVOR+ (F1) have theirs beside them."""
     files = Path(longspan.__file__).parent.rglob("*.py")
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
-    letters = {"C": 1, "D": 1, "E": 1, "F": 1, "K": 2, "M": 6, "P": 2, "S": 5}
+    letters = {"C": 1, "D": 1, "E": 1, "F": 1, "K": 2, "M": 6, "P": 3, "S": 5}
     assert rules == {f"{k}{n}" for k, most in letters.items() for n in range(1, most + 1)}

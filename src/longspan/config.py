@@ -174,7 +174,10 @@ class _Reader:
         try:
             cls(**values)
         except ConfigError as error:
-            return [problem for problem in error.problems if problem not in self.problems]
+            # of a field that is unsound enough is said
+            named = tuple(problem.split(" ")[0] for problem in self.problems)
+            fresh = (problem for problem in error.problems if problem not in self.problems)
+            return [p for p in fresh if not any(n.endswith(p.split(" ")[0]) for n in named)]
         except (TypeError, AttributeError):
             # it compares a sound value with an unsound one, of which enough is said
             pass

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class LongspanError(Exception):
@@ -74,3 +76,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f", did you mean '{near[0]}'?" if near else "; choose one of:"
     return f"{hint} ({', '.join(names)})"
+
+
+@cache
+def _words(choice: type[Any]) -> dict[str, tuple[Any, ...]]:
+    hints = get_type_hints(choice)
+    return {n: get_args(hint) for n, hint in hints.items() if get_origin(hint) is Literal}
+
+
+def unlisted(section: str, choice: object) -> list[str]:
+    """What is wrong with those fields of a dataclass that take one of some words (`Literal`)."""
+    problems = []
+    for name, words in _words(type(choice)).items():
+        if (value := getattr(choice, name)) not in words:
+            *others, last = map(repr, words)
+            known = f"{', '.join(others)} or {last}"
+            problems.append(f"{section}.{name} must be {known}, not {value!r}")
+    return problems

@@ -159,11 +159,13 @@ class Mixer(Component, kind="mixer", folder="longspan.mixers"):
         slots: it takes a position in its scores, a pattern, a memory and a kernel.
         causal: it has a form in which nothing of the future enters.
         bidirectional: it has a form that looks both ways.
+        drops: it has attention weights, some of which `Layer.dropout` drops.
     """
 
     slots: ClassVar[bool] = False
     causal: ClassVar[bool] = True
     bidirectional: ClassVar[bool] = False
+    drops: ClassVar[bool] = False
 
     def conflicts(self, layer: Layer) -> list[Conflict]:
         """What its own settings say against the slots of `layer`."""

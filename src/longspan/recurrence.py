@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, unlisted
 from longspan.mixing import Layer, Mixer, Mixing, Nothing
 from longspan.slots import Pairs, Places
 from longspan.state import Carried
@@ -159,8 +159,11 @@ class Recurrent(Mixer):
     hidden: int | None = None
 
     def __post_init__(self) -> None:
+        problems = unlisted("mixer", self)
         if self.hidden is not None and self.hidden < 1:
-            raise ConfigError(f"mixer.hidden must be 1 or more, not {self.hidden}")
+            problems.append(f"mixer.hidden must be 1 or more, not {self.hidden}")
+        if problems:
+            raise ConfigError(problems)
 
     @abstractmethod
     def cells(self, width: int, hidden: int, both: bool) -> nn.RNNBase:

@@ -45,11 +45,6 @@ class Rotation(Position):
         return 1.0
 
     def build(self, dim: int, heads: int, head_dim: int) -> Order:
-        if head_dim % 2:
-            raise ConfigError(
-                f"position '{self.name}' turns pairs of features: head_dim must be even, "
-                f"not {head_dim}"
-            )
         return RotationOrder(self, head_dim)
 
 

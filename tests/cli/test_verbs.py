@@ -16,11 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import longspan
 from longspan.cli import VERBS
+from longspan.comparing import Score
 from longspan.compat import agreeing, examples
 from longspan.data import read
 from longspan.measure.crossover import Duel
 from longspan.mixing import Mixer
-from longspan.slots import Kernel, Memory, Pattern
+from longspan.positions.xl import XL
+from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names, recipe_text
 from longspan.training.run import own_data
 from tests.tiny import Result, contents, lines, refused, run, settings, train_tiny, words
@@ -190,26 +192,50 @@ def test_cost_asks_for_what_only_the_data_tell(cli: Cli) -> None:
     assert cli(*asked).status == 0
 
 
+def making(**slots: Any) -> str:
+    """The rules that are against a layer of these slots; against a model, if a memory wraps it."""
+    memory, pattern = slots.get("memory"), slots.get("pattern")
+    try:
+        if memory is not None and memory.attaches == "tokens" and pattern.causal:
+            sizes = {"width": 8, "layers": 1, "heads": 2, "feed_forward": 8}
+            longspan.Decoder(longspan.DecoderConfig(**sizes, **slots), 5)
+        else:
+            longspan.Attention(8, 2, **slots)
+    except longspan.IncompatibleConfig as error:
+        # that it is no layer's is not what the table is about
+        return ", ".join(c.rule for c in error.conflicts if c.rule != "M5")
+    return "yes"
+
+
 def test_the_matrix_says_what_goes_with_what(cli: Cli) -> None:
     """Each cell is what making such a layer does."""
-    rows = {}
+    tables: dict[str, dict[str, list[str]]] = {}
+    title = ""
     for line in cli("list", "--matrix").out.splitlines():
         cells = [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
         if len(cells) > 1:
-            rows.setdefault(cells[0], cells[1:])
-    patterns, memories = examples(Pattern), examples(Memory)
-    assert rows["pattern"] == [memory.name for memory in memories]
-    for pattern in patterns:
-        for memory, cell in zip(memories, rows[pattern.name], strict=True):
-            try:
-                longspan.Attention(8, 2, pattern=agreeing(pattern, memory), memory=memory)
-                said = "yes"
-            except longspan.IncompatibleConfig as error:
-                said = ", ".join(conflict.rule for conflict in error.conflicts)
-            assert cell == said, (pattern, memory)
-    assert rows["position"] == [kernel.name for kernel in examples(Kernel)]
-    assert rows["shaw"] == ["yes", "yes", "yes", "K1"]
-    assert rows["xl"] == ["yes"] * 4
+            tables[title].setdefault(cells[0], cells[1:])
+        elif " by " in line:
+            title = line.strip()
+            tables[title] = {}
+    kinds = {kind.kind: kind for kind in (Pattern, Memory, Position, Score, Kernel)}
+    for title in list(tables)[:-1]:
+        row, column = title.split(" by ")
+        rows, columns = examples(kinds[row]), examples(kinds[column])
+        assert tables[title][row] == [member.name for member in columns]
+        for one in rows:
+            for other, cell in zip(columns, tables[title][one.name], strict=True):
+                slots = {row: one, column: other}
+                if column == "memory":
+                    slots = dict(zip(slots, agreeing(one, other), strict=True))
+                elif slots.get("position", XL()).enters == "input":
+                    # it is none of a layer's
+                    del slots["position"]
+                exact = {} if column == "memory" else {"exact": False}
+                assert cell == making(**slots, **exact), slots
+    assert tables["pattern by kernel"]["strided"] == ["yes", "yes", "yes", "K2"]
+    assert tables["position by kernel"]["shaw"] == ["yes", "yes", "yes", "K1"]
+    rows = tables["mixer by form"]
     assert rows["mixer"] == ["causal", "both ways", "the four slots"]
     for name, mixer in Mixer.all().items():
         traits = (mixer.causal, mixer.bidirectional, mixer.slots)

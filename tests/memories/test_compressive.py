@@ -593,7 +593,7 @@ def test_layers_recall_the_same_unless_they_choose() -> None:
         ),
         (
             lambda: Compressive(4, 3, function="pool"),  # type: ignore[arg-type]
-            r"memory\.function must be one of conv, dilated, max, mean, most-used, not 'pool'",
+            r"memory\.function must be 'conv', 'dilated', 'max', 'mean' or 'most-used', not 'pool'",
         ),
     ],
 )

@@ -234,7 +234,7 @@ def test_positions_at_the_input_count_from_0_in_every_segment() -> None:
 @torch.no_grad()
 def test_layers_that_differ() -> None:
     """A recurrent layer, too, sees one segment at a time, and only the memory goes on."""
-    config = replace(BASE, stack=(Different(mixer=LSTM()), Different(pattern=Segments(SEGMENT, 0))))
+    config = replace(BASE, stack=(Different(mixer=LSTM()), Different()))
     model, inputs = decoder(config), tokens(3, 18)
     whole, final = model(inputs)
     for size in (1, 7):

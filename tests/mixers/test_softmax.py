@@ -204,7 +204,7 @@ def test_heads_need_not_multiply_to_the_width() -> None:
             "heads=4 does not divide into groups of kv_heads=3",
         ),
         ({"dim": 8, "heads": 2, "head_dim": 0}, "head_dim must be 1 or more, not 0"),
-        ({"dim": 9, "heads": 3, "position": Rotary()}, "head_dim must be even, not 3"),
+        ({"dim": 9, "heads": 3, "position": Rotary()}, "head_dim=3 is odd"),
         ({"dim": 8, "heads": 2, "position": Sinusoidal()}, r"\[P1\]"),
     ],
 )

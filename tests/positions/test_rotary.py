@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from longspan import Causal, ConfigError, Full, Rotary
+from longspan import Attention, Causal, ConfigError, Full, Rotary
 from longspan.slots import Pairs
 from longspan.state import EMPTY
 from tests.positions.places import consecutive, scattered, scores, vectors
@@ -65,5 +65,5 @@ def test_lengths_are_kept() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"position\.base must be above 1, not 1"):
         Rotary(base=1.0)
-    with pytest.raises(ConfigError, match="head_dim must be even, not 5"):
-        Rotary().build(10, 2, 5)
+    with pytest.raises(ConfigError, match=r"turns pairs of features, and head_dim=5 is odd\. Set "):
+        Attention(10, 2, position=Rotary())

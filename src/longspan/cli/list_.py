@@ -12,11 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from longspan.comparing import Score
-from longspan.compat import agreeing, examples, slot_conflicts
+from longspan.compat import (
+    agreeing,
+    examples,
+    memory_conflicts,
+    score_conflicts,
+    slot_conflicts,
+)
 from longspan.data.reader import Reader
 from longspan.data.tokenizer import Tokenizer
 from longspan.errors import Conflict
 from longspan.memories.cache import Cache
+from longspan.memories.none import NoMemory
 from longspan.mixing import Mixer
 from longspan.patterns.causal import Causal
 from longspan.positions.none import NoPosition
@@ -62,19 +69,25 @@ def _matrices(console: Console) -> None:
     positions, kernels = examples(Position), examples(Kernel)
 
     def meet(pattern: Pattern, memory: Memory) -> list[Conflict]:
-        return slot_conflicts(NoPosition(), agreeing(pattern, memory), memory)
+        # one that wraps the model is not refused for being no layer's
+        return memory_conflicts(*agreeing(pattern, memory))
 
     def run(position: Position, kernel: Kernel) -> list[Conflict]:
         layer = position if position.enters == "scores" else NoPosition()
         return slot_conflicts(layer, Causal(), Cache(), kernel)
 
+    def tile(pattern: Pattern, kernel: Kernel) -> list[Conflict]:
+        return slot_conflicts(NoPosition(), pattern, NoMemory(), kernel, exact=False)
+
     console.print(_matrix("pattern", patterns, "memory", memories, meet))
+    console.print(_matrix("score", examples(Score), "position", positions, score_conflicts))
     console.print(_matrix("position", positions, "kernel", kernels, run))
+    console.print(_matrix("pattern", patterns, "kernel", kernels, tile))
     console.print(_mixers())
     console.print(
-        "Lengths agree: a memory keeps what the pattern reaches. Every position goes with every "
-        "pattern and memory. Positions at the input and the memory 'tokens' enter a Decoder, not a "
-        "layer.",
+        "Lengths agree: a memory keeps what the pattern reaches, where it can. Every position goes "
+        "with every pattern and memory. Positions at the input and the memory 'tokens' enter a "
+        "model, not a layer.",
         style="dim",
         highlight=False,
     )

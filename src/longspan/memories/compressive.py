@@ -39,13 +39,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, unlisted
 from longspan.slots import Keeper, Memory, Past, Places, Project, Sizes
 from longspan.state import EMPTY, Carried, take
 
@@ -138,10 +138,7 @@ class Compressive(Memory, name="compressive"):
             for name, least in (("tokens", 0), ("compressed", 0), ("rate", 2))
             if getattr(self, name) < least
         ]
-        for name, allowed in (("function", FunctionName), ("loss", LossName)):
-            words = get_args(allowed)
-            if (word := getattr(self, name)) not in words:
-                problems.append(f"memory.{name} must be one of {', '.join(words)}, not {word!r}")
+        problems += unlisted("memory", self)
         if not problems and self.tokens % self.rate:
             low = self.tokens // self.rate * self.rate
             problems.append(

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from longspan.buffer import BufferKeeper, Folding, Keys
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, unlisted
 from longspan.slots import Past, Places, Question, Sizes
 from longspan.state import EMPTY, Carried
 
@@ -78,8 +78,8 @@ class Infini(Folding, name="infini"):
     update: Literal["delta", "linear"] = "delta"
 
     def __post_init__(self) -> None:
-        if self.update not in ("delta", "linear"):
-            raise ConfigError(f"memory.update must be 'delta' or 'linear', not {self.update!r}")
+        if problems := unlisted("memory", self):
+            raise ConfigError(problems)
 
     def build(self, sizes: Sizes) -> InfiniKeeper:
         return InfiniKeeper(self, sizes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from longspan.buffer import Buffer, Hidden, Keys
-from longspan.errors import ConfigError, StateError
+from longspan.errors import ConfigError, StateError, unlisted
 from longspan.slots import Memory, Past, Places
 from longspan.state import Carried, push, push_positions
 
@@ -39,8 +39,11 @@ class Recent(Buffer, name="recent"):
     store: Literal["keys", "hidden"] = "keys"
 
     def __post_init__(self) -> None:
+        problems = unlisted("memory", self)
         if self.tokens < 0:
-            raise ConfigError(f"memory.tokens must be 0 or more, not {self.tokens}")
+            problems.append(f"memory.tokens must be 0 or more, not {self.tokens}")
+        if problems:
+            raise ConfigError(problems)
 
     @property
     def length(self) -> int:

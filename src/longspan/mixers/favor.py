@@ -28,12 +28,12 @@ has a bias. Ours are given random signs (math-ph/0609050, section 4).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from longspan.errors import ConfigError, Conflict, StateError
+from longspan.errors import ConfigError, Conflict, StateError, unlisted
 from longspan.features import LOWEST, FeatureAttention, FeatureMap, Sums, highest
 from longspan.mixing import Layer, Mixer
 from longspan.slots import Pairs, Places
@@ -75,8 +75,7 @@ class Favor(Mixer, name="favor"):
             for name, least in (("features", 1), ("redraw", 0), ("epsilon", 0), ("chunk", 1))
             if (value := getattr(self, name)) < least
         ]
-        if self.kernel not in get_args(KernelName):
-            problems.append(f"mixer.kernel must be 'softmax' or 'relu', not {self.kernel!r}")
+        problems += unlisted("mixer", self)
         if problems:
             raise ConfigError(problems)
 

@@ -10,12 +10,12 @@ The authors add 1e-6 to every sum of weights; here only sums that vanish are tou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, unlisted
 from longspan.features import FeatureAttention, FeatureMap
 from longspan.mixing import Layer, Mixer
 
@@ -37,10 +37,11 @@ class LinearAttention(Mixer, name="linear"):
     chunk: int = 128
 
     def __post_init__(self) -> None:
-        if self.features not in get_args(FeatureName):
-            raise ConfigError(f"mixer.features must be 'elu' or 'relu', not {self.features!r}")
+        problems = unlisted("mixer", self)
         if self.chunk < 1:
-            raise ConfigError(f"mixer.chunk must be 1 or more, not {self.chunk}")
+            problems.append(f"mixer.chunk must be 1 or more, not {self.chunk}")
+        if problems:
+            raise ConfigError(problems)
 
     def build(self, layer: Layer) -> FeatureAttention:
         return FeatureAttention(layer, Elementwise(self.features, layer.head_dim), self.chunk)

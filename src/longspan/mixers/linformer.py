@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from longspan.errors import ConfigError, InputError
+from longspan.errors import ConfigError, InputError, unlisted
 from longspan.lowrank import LowRank
 from longspan.mixing import Layer, Mixer, Mixing
 from longspan.slots import Places
@@ -41,6 +41,7 @@ class Linformer(Mixer, name="linformer"):
 
     causal: ClassVar[bool] = False
     bidirectional: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
 
     length: int
     rank: int = 256
@@ -52,9 +53,7 @@ class Linformer(Mixer, name="linformer"):
             for name in ("length", "rank")
             if (value := getattr(self, name)) < 1
         ]
-        if self.sharing not in get_args(Sharing):
-            words = ", ".join(repr(word) for word in get_args(Sharing))
-            problems.append(f"mixer.sharing must be one of {words}, not {self.sharing!r}")
+        problems += unlisted("mixer", self)
         if problems:
             raise ConfigError(problems)
 

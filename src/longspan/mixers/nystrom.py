@@ -21,12 +21,12 @@ Dropout is of the first and the last of the three; the paper names none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, unlisted
 from longspan.lowrank import LowRank
 from longspan.mixing import Layer, Mixer
 from longspan.slots import Places
@@ -49,6 +49,7 @@ class Nystrom(Mixer, name="nystrom"):
 
     causal: ClassVar[bool] = False
     bidirectional: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
 
     landmarks: int = 64
     iterations: int = 6
@@ -63,8 +64,7 @@ class Nystrom(Mixer, name="nystrom"):
         ]
         if self.convolution and (self.convolution < 0 or self.convolution % 2 == 0):
             problems.append(f"mixer.convolution must be odd, or 0 for none, not {self.convolution}")
-        if self.start not in get_args(Start):
-            problems.append(f"mixer.start must be 'exact' or 'original', not {self.start!r}")
+        problems += unlisted("mixer", self)
         if problems:
             raise ConfigError(problems)
 

@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from longspan.buffer import Hidden
 from longspan.comparing import Comparison, Score, each_head, meet
-from longspan.compat import refuse, score_conflicts, slot_conflicts
+from longspan.compat import pair_conflicts, refuse, score_conflicts, slot_conflicts
 from longspan.errors import ConfigError, Conflict, InputError, StateError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
@@ -99,8 +99,11 @@ class Attention(Mixing):
         self.score = score or Scaled()
         self.dropout = dropout
         slots = (self.position, self.pattern, self.memory, self.kernel)
-        conflicts = slot_conflicts(*slots, exact=exact)
-        refuse(conflicts + score_conflicts(self.score, self.position))
+        refuse(
+            slot_conflicts(*slots, exact=exact)
+            + score_conflicts(self.score, self.position)
+            + pair_conflicts(self.position, self.head_dim)
+        )
         inner, shared = heads * self.head_dim, self.kv_heads * self.head_dim
         self.q = nn.Linear(dim, inner, bias=False)
         self.k = nn.Linear(dim, shared, bias=False)
@@ -417,11 +420,17 @@ class Softmax(Mixer, name="softmax"):
 
     slots: ClassVar[bool] = True
     bidirectional: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
 
     score: Score = field(default_factory=Scaled)
 
     def conflicts(self, layer: Layer) -> list[Conflict]:
-        return score_conflicts(self.score, layer.position)
+        slots = (layer.position, layer.pattern, layer.memory, layer.kernel)
+        return (
+            slot_conflicts(*slots, exact=layer.exact)
+            + score_conflicts(self.score, layer.position)
+            + pair_conflicts(layer.position, layer.head_dim)
+        )
 
     def build(self, layer: Layer) -> Attention:
         return Attention(

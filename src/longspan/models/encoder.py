@@ -8,12 +8,13 @@ It carries nothing from one call to the next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from longspan.compat import refuse
 from longspan.errors import ConfigError, Conflict, InputError
+from longspan.mixing import Layer
 from longspan.models.stack import Stack, StackConfig
 from longspan.models.vocabulary import Embedding, VocabularyConfig, check_tokens
 from longspan.patterns.full import Full
@@ -43,8 +44,11 @@ class EncoderConfig(StackConfig):
             )
             for name in causal
         ]
-        # what a memory covers (M2) is no matter where nothing is streamed
-        return [c for c in super().conflicts() if c.rule != "M2"] + found
+        return super().conflicts() + found
+
+    def layer(self, index: int) -> Layer:
+        # what a memory covers is no matter where nothing is streamed
+        return replace(super().layer(index), exact=False)
 
 
 class Encoder(Stack):

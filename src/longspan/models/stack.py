@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from longspan.compat import slot_conflicts
-from longspan.errors import ConfigError, Conflict
+from longspan.compat import (
+    inside_conflicts,
+    memory_conflicts,
+    mixer_conflicts,
+    segment_conflicts,
+    table_conflicts,
+    unused_conflicts,
+)
+from longspan.errors import ConfigError, Conflict, unlisted
 from longspan.kernels.auto import Auto
 from longspan.memories.none import NoMemory
 from longspan.mixers.softmax import Softmax
@@ -29,6 +36,9 @@ from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
 from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
 from longspan.state import Carried, State
+
+SLOTS = ("position", "pattern", "memory")
+"""Of the four, those that a layer may name for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +126,7 @@ class StackConfig:
                 f"model.stack describes {len(self.stack)} layers, which do not divide "
                 f"model.layers={self.layers}; describe each layer, or as many as repeat"
             )
+        problems += unlisted("model", self)
         if problems:
             raise ConfigError(problems)
 
@@ -144,7 +155,7 @@ class StackConfig:
             pattern=different.pattern or self.pattern,
             memory=different.memory or (NoMemory() if self.wrapped else self.memory),
             kernel=self.kernel,
-            exact=self.exact,
+            exact=self.exact and not self.wrapped,
             dropout=self.attention_dropout,
             place_dropout=self.dropout,
         )
@@ -205,100 +216,48 @@ class StackConfig:
         )
 
     def conflicts(self) -> list[Conflict]:
-        """What the choices say against each other."""
-        found: dict[Conflict, None] = {}
-        takes = False
-        segments = set()
+        """What the choices say against each other, each once."""
+        found = []
         for index, (mixer, layer, different) in enumerate(self.each_layer()):
+            own = {slot: getattr(different, slot) for slot in SLOTS}
+            some = mixer_conflicts(mixer, layer, own)
+            if mixer.slots and self.wrapped and different.memory is None:
+                some += memory_conflicts(layer.pattern, self.memory, exact=self.exact)
+            elif mixer.slots and self.wrapped:
+                some += inside_conflicts(layer.memory, self.memory)
             where = f"layer {index}: " if self.stack else ""
-            some = []
-            if mixer.slots:
-                takes = True
-                around = self.wrapped and different.memory is None
-                memory = self.memory if around else layer.memory
-                some = slot_conflicts(
-                    layer.position,
-                    layer.pattern,
-                    memory,
-                    layer.kernel,
-                    exact=layer.exact,
-                    around=around,
-                )
-                if self.wrapped and memory.attaches != "tokens":
-                    some.append(
-                        Conflict(
-                            "S5",
-                            f"memory='{memory.name}' has no place inside a model that memory="
-                            f"'{self.memory.name}' wraps: a layer sees one segment at a time.",
-                            "Leave memory out there, or use it for the whole model.",
-                        )
-                    )
-                if layer.pattern.segment > 1:
-                    segments.add(layer.pattern.segment)
-            else:
-                some = [
-                    Conflict(
-                        "S1",
-                        f"mixer='{mixer.name}' has a state of its own; {slot}='{value.name}' has "
-                        "no place in it.",
-                        f"Leave {slot} out there, or use mixer 'softmax'.",
-                    )
-                    for slot in ("position", "pattern", "memory")
-                    if (value := getattr(different, slot)) is not None
-                ]
-            some += mixer.conflicts(layer)
-            causal = layer.pattern.causal
-            if not (mixer.causal if causal else mixer.bidirectional):
-                form = "no causal form" if causal else "no form that looks both ways"
-                some.append(
-                    Conflict(
-                        "S2",
-                        f"mixer='{mixer.name}' has {form}, and pattern='{layer.pattern.name}' "
-                        + ("asks for one." if causal else "looks both ways."),
-                        "Use it in an encoder with pattern 'full'."
-                        if causal
-                        else "Use it in a decoder with a causal pattern, or use mixer 'softmax'.",
-                    )
-                )
-            found |= {Conflict(c.rule, where + c.reason, c.repair): None for c in some}
-        if not takes:
-            # a slot that no layer takes would be left out without a word
-            unused = [
-                ("position", self.position, self.position.enters == "input"),
-                ("pattern", self.pattern, isinstance(self.pattern, Causal | Full)),
-                ("memory", self.memory, False),
-            ]
-            defaults = {"position": "none", "pattern": "", "memory": "none"}
-            found |= {
-                Conflict(
-                    "S3",
-                    f"no layer's mixer takes {slot}='{value.name}'.",
-                    f"Leave model.{slot} out, or let a layer be mixer 'softmax'.",
-                ): None
-                for slot, value, fine in unused
-                if not fine and value.name != defaults[slot]
-            }
-        limit = self.position.limit
-        around = self.wrapped and self.pattern.segment > 1
-        held = self.memory.around(self.pattern).segment if around else 0
-        if limit is not None and limit < held:
-            found[
-                Conflict(
-                    "P2",
-                    f"position='{self.position.name}' has {limit} places, and a segment holds "
-                    f"{held} tokens with those of memory='{self.memory.name}'.",
-                    f"Set model.position.length to {held} or more.",
-                )
-            ] = None
-        if len(segments) > 1:
-            found[
-                Conflict(
-                    "S4",
-                    f"layers have segments of {sorted(segments)} tokens; a stack has one.",
-                    "Give every layer's pattern the same length.",
-                )
-            ] = None
-        return list(found)
+            found += [Conflict(c.rule, where + c.reason, c.repair) for c in some]
+        patterns = [layer.pattern for mixer, layer, _ in self.each_layer() if mixer.slots]
+        found += unused_conflicts(self._unused()) + segment_conflicts(patterns)
+        if self.wrapped:
+            held = [self.memory.around(p).segment for p in patterns if p.segment > 1]
+            found += table_conflicts(self.position, self.memory, max(held, default=0))
+        return list(dict.fromkeys(found))
+
+    def _unused(self) -> dict[str, Any]:
+        """Choices for the stack that no layer takes, but for those that nobody made."""
+        usual = {f.name: f.default_factory for f in fields(self) if f.name in SLOTS}
+        taken = {
+            slot
+            for mixer, _, different in self.each_layer()
+            for slot in SLOTS
+            if mixer.slots and getattr(different, slot) is None
+        }
+        left = {
+            slot: getattr(self, slot)
+            for slot, default in usual.items()
+            if slot not in taken and default is not MISSING and getattr(self, slot) != default()
+        }
+        if self.position.enters == "input":
+            left.pop("position", None)
+        if self.wrapped:
+            left.pop("memory", None)
+        # of a pattern that hides nothing else, a mixer takes the direction
+        if isinstance(self.pattern, Causal | Full) and self.own:
+            left.pop("pattern", None)
+        if self.attention_dropout and not any(mixer.drops for mixer in self.mixers()):
+            left["attention_dropout"] = self.attention_dropout
+        return left
 
 
 class Stack(nn.Module):
