@@ -193,6 +193,21 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(longspan, name).__name__ == name
 
 
+def test_type_checkers_and_python_find_the_same_names() -> None:
+    (block,) = (
+        node
+        for node in ast.parse(Path(longspan.__file__).read_text()).body
+        if isinstance(node, ast.If)
+    )
+    named = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert named == longspan._HOME
+
+
 def test_an_unknown_name_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="module 'longspan' has no attribute 'Attenti0n'"):
         longspan.Attenti0n  # noqa: B018

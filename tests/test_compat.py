@@ -322,3 +322,14 @@ def test_every_rule_is_tested_here() -> None:
     rules = {rule for file in files for rule in re.findall(r'"([A-SU-Z]\d)",', file.read_text())}
     letters = {"C": 1, "D": 1, "E": 1, "F": 1, "K": 2, "M": 6, "P": 3, "S": 5}
     assert rules == {f"{k}{n}" for k, most in letters.items() for n in range(1, most + 1)}
+
+
+def test_every_rule_is_in_the_documentation() -> None:
+    source = Path(longspan.__file__).parent
+    architecture = source.parents[1] / "docs" / "architecture.md"
+    if not architecture.is_file():
+        pytest.skip("the documentation is not beside the package")
+    rules = {
+        r for file in source.rglob("*.py") for r in re.findall(r'"([A-Z]\d)",\n', file.read_text())
+    }
+    assert set(re.findall(r"^\| ([A-Z]\d) \|", architecture.read_text(), re.M)) == rules

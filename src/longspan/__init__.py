@@ -10,64 +10,86 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longspan.decoding.generate import generate
-    from longspan.errors import ConfigError, IncompatibleConfig, LongspanError
-    from longspan.interop.transfo_xl import import_run
-    from longspan.kernels.auto import Auto
-    from longspan.measure.cost import cost
-    from longspan.measure.perplexity import evaluate, sliding
-    from longspan.measure.stream import Stream, stream
-    from longspan.memories.cache import Cache
-    from longspan.memories.compressive import Compressive
-    from longspan.memories.infini import Infini
-    from longspan.memories.layer import MemoryLayer
-    from longspan.memories.nearest import Nearest
-    from longspan.memories.none import NoMemory
-    from longspan.memories.recent import Recent
-    from longspan.memories.sinks import Sinks
-    from longspan.memories.tokens import Tokens
-    from longspan.mixers.convolution import Convolution
-    from longspan.mixers.favor import Favor
-    from longspan.mixers.gru import GRU
-    from longspan.mixers.linear import LinearAttention
-    from longspan.mixers.linformer import Linformer
-    from longspan.mixers.lstm import LSTM
-    from longspan.mixers.nystrom import Nystrom
-    from longspan.mixers.rnn import RNN
-    from longspan.mixers.softmax import Attention, Softmax
-    from longspan.models.cross import CrossAttention, CrossConfig
-    from longspan.models.decoder import Decoder, DecoderConfig
-    from longspan.models.encoder import Encoder, EncoderConfig
-    from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-    from longspan.patterns.bigbird import BigBird
-    from longspan.patterns.blocks import Blocks
-    from longspan.patterns.causal import Causal
-    from longspan.patterns.fixed import Fixed
-    from longspan.patterns.full import Full
-    from longspan.patterns.longformer import Longformer
-    from longspan.patterns.segments import Segments
-    from longspan.patterns.sinks import SinkWindow
-    from longspan.patterns.strided import Strided
-    from longspan.patterns.window import Window
-    from longspan.positions.alibi import Alibi
-    from longspan.positions.interpolated import Interpolated
-    from longspan.positions.learned import Learned
-    from longspan.positions.none import NoPosition
-    from longspan.positions.ntk import NTK
-    from longspan.positions.rotary import Rotary
-    from longspan.positions.shaw import Shaw
-    from longspan.positions.sinusoidal import Sinusoidal
-    from longspan.positions.t5 import T5
-    from longspan.positions.xl import XL
-    from longspan.positions.yarn import YaRN
-    from longspan.scores.additive import Additive
-    from longspan.scores.concat import Concat
-    from longspan.scores.dot import Dot
-    from longspan.scores.general import General
-    from longspan.scores.scaled import Scaled
-    from longspan.state import State
-    from longspan.training.loop import train
-    from longspan.training.run import Run, load
+    from longspan.decoding.generate import generate as generate
+    from longspan.errors import (
+        ConfigError as ConfigError,
+    )
+    from longspan.errors import (
+        IncompatibleConfig as IncompatibleConfig,
+    )
+    from longspan.errors import (
+        LongspanError as LongspanError,
+    )
+    from longspan.interop.transfo_xl import import_run as import_run
+    from longspan.kernels.auto import Auto as Auto
+    from longspan.measure.cost import cost as cost
+    from longspan.measure.perplexity import evaluate as evaluate
+    from longspan.measure.perplexity import sliding as sliding
+    from longspan.measure.stream import Stream as Stream
+    from longspan.measure.stream import stream as stream
+    from longspan.memories.cache import Cache as Cache
+    from longspan.memories.compressive import Compressive as Compressive
+    from longspan.memories.infini import Infini as Infini
+    from longspan.memories.layer import MemoryLayer as MemoryLayer
+    from longspan.memories.nearest import Nearest as Nearest
+    from longspan.memories.none import NoMemory as NoMemory
+    from longspan.memories.recent import Recent as Recent
+    from longspan.memories.sinks import Sinks as Sinks
+    from longspan.memories.tokens import Tokens as Tokens
+    from longspan.mixers.convolution import Convolution as Convolution
+    from longspan.mixers.favor import Favor as Favor
+    from longspan.mixers.gru import GRU as GRU
+    from longspan.mixers.linear import LinearAttention as LinearAttention
+    from longspan.mixers.linformer import Linformer as Linformer
+    from longspan.mixers.lstm import LSTM as LSTM
+    from longspan.mixers.nystrom import Nystrom as Nystrom
+    from longspan.mixers.rnn import RNN as RNN
+    from longspan.mixers.softmax import Attention as Attention
+    from longspan.mixers.softmax import Softmax as Softmax
+    from longspan.models.cross import CrossAttention as CrossAttention
+    from longspan.models.cross import CrossConfig as CrossConfig
+    from longspan.models.decoder import Decoder as Decoder
+    from longspan.models.decoder import DecoderConfig as DecoderConfig
+    from longspan.models.encoder import Encoder as Encoder
+    from longspan.models.encoder import EncoderConfig as EncoderConfig
+    from longspan.models.encoder_decoder import (
+        EncoderDecoder as EncoderDecoder,
+    )
+    from longspan.models.encoder_decoder import (
+        EncoderDecoderConfig as EncoderDecoderConfig,
+    )
+    from longspan.models.stack import Different as Different
+    from longspan.models.vocabulary import VocabularyConfig as VocabularyConfig
+    from longspan.patterns.bigbird import BigBird as BigBird
+    from longspan.patterns.blocks import Blocks as Blocks
+    from longspan.patterns.causal import Causal as Causal
+    from longspan.patterns.fixed import Fixed as Fixed
+    from longspan.patterns.full import Full as Full
+    from longspan.patterns.longformer import Longformer as Longformer
+    from longspan.patterns.segments import Segments as Segments
+    from longspan.patterns.sinks import SinkWindow as SinkWindow
+    from longspan.patterns.strided import Strided as Strided
+    from longspan.patterns.window import Window as Window
+    from longspan.positions.alibi import Alibi as Alibi
+    from longspan.positions.interpolated import Interpolated as Interpolated
+    from longspan.positions.learned import Learned as Learned
+    from longspan.positions.none import NoPosition as NoPosition
+    from longspan.positions.ntk import NTK as NTK
+    from longspan.positions.rotary import Rotary as Rotary
+    from longspan.positions.shaw import Shaw as Shaw
+    from longspan.positions.sinusoidal import Sinusoidal as Sinusoidal
+    from longspan.positions.t5 import T5 as T5
+    from longspan.positions.xl import XL as XL
+    from longspan.positions.yarn import YaRN as YaRN
+    from longspan.scores.additive import Additive as Additive
+    from longspan.scores.concat import Concat as Concat
+    from longspan.scores.dot import Dot as Dot
+    from longspan.scores.general import General as General
+    from longspan.scores.scaled import Scaled as Scaled
+    from longspan.state import State as State
+    from longspan.training.loop import train as train
+    from longspan.training.run import Run as Run
+    from longspan.training.run import load as load
 
 _HOMES = {
     "longspan.decoding.generate": ("generate",),
@@ -86,19 +108,21 @@ _HOMES = {
     "longspan.memories.recent": ("Recent",),
     "longspan.memories.sinks": ("Sinks",),
     "longspan.memories.tokens": ("Tokens",),
-    "longspan.mixers.favor": ("Favor",),
-    "longspan.mixers.linear": ("LinearAttention",),
-    "longspan.mixers.softmax": ("Attention", "Softmax"),
     "longspan.mixers.convolution": ("Convolution",),
+    "longspan.mixers.favor": ("Favor",),
     "longspan.mixers.gru": ("GRU",),
+    "longspan.mixers.linear": ("LinearAttention",),
     "longspan.mixers.linformer": ("Linformer",),
     "longspan.mixers.lstm": ("LSTM",),
     "longspan.mixers.nystrom": ("Nystrom",),
     "longspan.mixers.rnn": ("RNN",),
+    "longspan.mixers.softmax": ("Attention", "Softmax"),
     "longspan.models.cross": ("CrossAttention", "CrossConfig"),
     "longspan.models.decoder": ("Decoder", "DecoderConfig"),
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
     "longspan.models.encoder_decoder": ("EncoderDecoder", "EncoderDecoderConfig"),
+    "longspan.models.stack": ("Different",),
+    "longspan.models.vocabulary": ("VocabularyConfig",),
     "longspan.patterns.bigbird": ("BigBird",),
     "longspan.patterns.blocks": ("Blocks",),
     "longspan.patterns.causal": ("Causal",),
@@ -131,76 +155,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "GRU",
-    "LSTM",
-    "NTK",
-    "RNN",
-    "T5",
-    "XL",
-    "Additive",
-    "Alibi",
-    "Attention",
-    "Auto",
-    "BigBird",
-    "Blocks",
-    "Cache",
-    "Causal",
-    "Compressive",
-    "Concat",
-    "ConfigError",
-    "Convolution",
-    "CrossAttention",
-    "CrossConfig",
-    "Decoder",
-    "DecoderConfig",
-    "Dot",
-    "Encoder",
-    "EncoderConfig",
-    "EncoderDecoder",
-    "EncoderDecoderConfig",
-    "Favor",
-    "Fixed",
-    "Full",
-    "General",
-    "IncompatibleConfig",
-    "Infini",
-    "Interpolated",
-    "Learned",
-    "LinearAttention",
-    "Linformer",
-    "Longformer",
-    "LongspanError",
-    "MemoryLayer",
-    "Nearest",
-    "NoMemory",
-    "NoPosition",
-    "Nystrom",
-    "Recent",
-    "Rotary",
-    "Run",
-    "Scaled",
-    "Segments",
-    "Shaw",
-    "SinkWindow",
-    "Sinks",
-    "Sinusoidal",
-    "Softmax",
-    "State",
-    "Stream",
-    "Strided",
-    "Tokens",
-    "Window",
-    "YaRN",
-    "cost",
-    "evaluate",
-    "generate",
-    "import_run",
-    "load",
-    "sliding",
-    "stream",
-    "train",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

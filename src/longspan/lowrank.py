@@ -89,10 +89,5 @@ class LowRank(Mixing):
         """Weights of which some are dropped in training."""
         return dropout(weights, self.dropout, self.training) if self.dropout else weights
 
-    def group(self, shared: Tensor) -> Tensor:
-        """(B, G, S, D) as every query's head sees it, (B, H, S, D)."""
-        each = self.heads // self.kv_heads
-        return shared if each == 1 else shared.repeat_interleave(each, 1)
-
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

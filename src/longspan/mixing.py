@@ -12,16 +12,16 @@ module with parameters), as `Position` and `Order` are, and `Memory` and `Keeper
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from longspan.errors import Conflict
+from longspan.errors import ConfigError, Conflict, StateError
 from longspan.registry import Component
-from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position
-from longspan.state import Carried
+from longspan.slots import Kernel, Memory, Pairs, Pattern, Places, Position, Wrapping
+from longspan.state import Carried, State
 
 UNLIMITED = 1024
 """What is taken for the length of an unlimited past where a cost is counted."""
@@ -174,3 +174,48 @@ class Mixer(Component, kind="mixer", folder="longspan.mixers"):
     @abstractmethod
     def build(self, layer: Layer) -> Mixing:
         """The parameters and the arithmetic for one layer."""
+
+
+def head_sizes(dim: int, heads: int, head_dim: int | None, kv_heads: int | None) -> tuple[int, int]:
+    """D and G of attention of width `dim`: C / H and H where they are None.
+
+    Raises:
+        ConfigError: sizes that do not fit.
+    """
+    sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "kv_heads": kv_heads}
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ConfigError(f"{name} must be 1 or more, not {size}")
+    if head_dim is None:
+        if dim % heads:
+            raise ConfigError(
+                f"dim={dim} does not divide into heads={heads}; give head_dim as well"
+            )
+        head_dim = dim // heads
+    if kv_heads is not None and heads % kv_heads:
+        raise ConfigError(f"heads={heads} does not divide into groups of kv_heads={kv_heads}")
+    return head_dim, heads if kv_heads is None else kv_heads
+
+
+def check_state(state: State, layers: Sequence[Mixing | Wrapping], batch: int) -> None:
+    """Refuses a state that `layers` cannot have given for `batch` rows.
+
+    Raises:
+        StateError: it has other rows, layers, heads or widths.
+    """
+    if state.batch != batch:
+        raise StateError(
+            f"the state has {state.batch} rows, the input {batch}; use state.select(rows)"
+        )
+    if len(state.layers) != len(layers):
+        raise StateError(
+            f"the state has {len(state.layers)} layers, the model {len(layers)}: "
+            "it is another model's"
+        )
+    for index, (carried, layer) in enumerate(zip(state.layers, layers, strict=True)):
+        if not layer.fits(carried):
+            shapes = {name: tuple(t.shape) for name, t in carried.tensors().items()}
+            raise StateError(
+                f"layer {index} of the state is of kind '{carried.kind}' with shapes {shapes}, "
+                f"which does not fit this layer of width {layer.dim}: it is another model's"
+            )

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from longspan.comparing import each_head
 from longspan.errors import ConfigError, InputError, unlisted
 from longspan.lowrank import LowRank
 from longspan.mixing import Layer, Mixer, Mixing
@@ -98,5 +99,5 @@ class Projected(LowRank):
         if places.valid is not None:
             k = k.masked_fill(~places.valid[:, None, :, None], 0.0)
         keys, values = self.e[..., :length] @ k, self.f[..., :length] @ v
-        scores = q @ self.group(keys).transpose(2, 3) * self.head_dim**-0.5
-        return self.dropped(self.weigh(scores)) @ self.group(values)
+        scores = q @ each_head(keys, self.heads).transpose(2, 3) * self.head_dim**-0.5
+        return self.dropped(self.weigh(scores)) @ each_head(values, self.heads)

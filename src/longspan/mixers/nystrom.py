@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from longspan.comparing import each_head
 from longspan.errors import ConfigError, unlisted
 from longspan.lowrank import LowRank
 from longspan.mixing import Layer, Mixer
@@ -91,7 +92,7 @@ class Landmarks(LowRank):
         return 0.0, float(each * self.heads * self.head_dim)
 
     def meet(self, q: Tensor, k: Tensor, v: Tensor, places: Places) -> Tensor:
-        k, v = self.group(k), self.group(v)
+        k, v = each_head(k, self.heads), each_head(v, self.heads)
         q = q * self.head_dim**-0.5
         middle_q, middle_k, filled = self._landmarks(q, k, places)
         first = self.weigh(q @ middle_k.transpose(2, 3), filled)

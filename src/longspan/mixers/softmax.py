@@ -6,7 +6,7 @@ query and one key are compared is a fifth word, the score (`comparing.py`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
@@ -19,11 +19,11 @@ from torch.nn.functional import linear
 from longspan.buffer import Hidden
 from longspan.comparing import Comparison, Score, each_head, meet
 from longspan.compat import pair_conflicts, refuse, score_conflicts, slot_conflicts
-from longspan.errors import ConfigError, Conflict, InputError, StateError
+from longspan.errors import Conflict, InputError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
 from longspan.memories.none import NoMemory
-from longspan.mixing import UNLIMITED, Layer, Mixer, Mixing
+from longspan.mixing import UNLIMITED, Layer, Mixer, Mixing, check_state, head_sizes
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
 from longspan.scores.scaled import Scaled
@@ -39,7 +39,6 @@ from longspan.slots import (
     Project,
     Question,
     Sizes,
-    Wrapping,
 )
 from longspan.state import Carried, State
 from longspan.tiles import fold, tiling, wide
@@ -448,48 +447,3 @@ class Softmax(Mixer, name="softmax"):
             norm=layer.norm,
             exact=layer.exact,
         )
-
-
-def head_sizes(dim: int, heads: int, head_dim: int | None, kv_heads: int | None) -> tuple[int, int]:
-    """D and G of attention of width `dim`: C / H and H where they are None.
-
-    Raises:
-        ConfigError: sizes that do not fit.
-    """
-    sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "kv_heads": kv_heads}
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ConfigError(f"{name} must be 1 or more, not {size}")
-    if head_dim is None:
-        if dim % heads:
-            raise ConfigError(
-                f"dim={dim} does not divide into heads={heads}; give head_dim as well"
-            )
-        head_dim = dim // heads
-    if kv_heads is not None and heads % kv_heads:
-        raise ConfigError(f"heads={heads} does not divide into groups of kv_heads={kv_heads}")
-    return head_dim, heads if kv_heads is None else kv_heads
-
-
-def check_state(state: State, layers: Sequence[Mixing | Wrapping], batch: int) -> None:
-    """Refuses a state that `layers` cannot have given for `batch` rows.
-
-    Raises:
-        StateError: it has other rows, layers, heads or widths.
-    """
-    if state.batch != batch:
-        raise StateError(
-            f"the state has {state.batch} rows, the input {batch}; use state.select(rows)"
-        )
-    if len(state.layers) != len(layers):
-        raise StateError(
-            f"the state has {len(state.layers)} layers, the model {len(layers)}: "
-            "it is another model's"
-        )
-    for index, (carried, layer) in enumerate(zip(state.layers, layers, strict=True)):
-        if not layer.fits(carried):
-            shapes = {name: tuple(t.shape) for name, t in carried.tensors().items()}
-            raise StateError(
-                f"layer {index} of the state is of kind '{carried.kind}' with shapes {shapes}, "
-                f"which does not fit this layer of width {layer.dim}: it is another model's"
-            )

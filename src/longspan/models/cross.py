@@ -27,7 +27,7 @@ from longspan.errors import ConfigError, Conflict, InputError, StateError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
 from longspan.memories.none import NoMemory
-from longspan.mixers.softmax import head_sizes
+from longspan.mixing import head_sizes
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
 from longspan.scores.scaled import Scaled

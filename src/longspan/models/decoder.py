@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longspan.compat import refuse
 from longspan.errors import ConfigError, Conflict, InputError, StateError
-from longspan.mixers.softmax import check_state
+from longspan.mixing import check_state
 from longspan.models.cross import CrossConfig, check_sources
 from longspan.models.stack import Stack, StackConfig
 from longspan.models.vocabulary import Embedding, Head, VocabularyConfig, check_tokens
