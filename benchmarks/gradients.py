@@ -32,12 +32,12 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "gradients.json"
 MODELS = ("rnn", "lstm", "gru", "everything")
 NAMES = {"everything": "Transformer"}
-ROWS, LENGTH = 16, 512
+ROWS, LENGTH = 16, 256
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
 def influence(model: Decoder) -> list[list[float]]:
-    """Mean norm of d loss / d input at each distance (0 … 511) of each layer, first layer first."""
+    """Mean norm of d loss / d input at each distance (0 … 255) of each layer, first layer first."""
     model.eval()
     inputs: list[Tensor] = []
 

@@ -143,11 +143,12 @@ VOCABULARY = 23
 
 
 def config(position: Position, pattern: Pattern, memory: Memory, kernel: Kernel) -> DecoderConfig:
-    """A decoder of two layers whose heads do not multiply to its width."""
+    """A decoder of two layers whose heads do not multiply to its width, and share keys by twos."""
     return DecoderConfig(
         width=10,
         layers=2,
-        heads=3,
+        heads=4,
+        kv_heads=2,
         head_dim=4,
         feed_forward=12,
         position=position,
@@ -219,7 +220,11 @@ def scored(configs: list[DecoderConfig]) -> list[DecoderConfig]:
     return result
 
 
-COVER = scored(cover(LEGAL))
+COVER = [
+    # every other one with the other norms
+    replace(config, placement="post", norm="rms") if number % 2 else config
+    for number, config in enumerate(scored(cover(LEGAL)))
+]
 ILLEGAL: dict[tuple[Pattern, Memory], list[Position]] = {}
 """What does not go together: a pattern and a memory, and beside them these positions."""
 for position, pattern, memory in product(POSITIONS, PATTERNS, MEMORIES):
