@@ -298,6 +298,19 @@ def test_features_are_drawn_anew_every_so_many_calls_of_training() -> None:
     torch.testing.assert_close(block, torch.diag(block.diagonal()), atol=1e-5, rtol=0)
 
 
+def test_another_count_of_calls_goes_on_from_what_was_loaded() -> None:
+    """Weights of a layer that drew seldom begin at an age beyond what this one waits for."""
+    made = layer(Favor(features=8, redraw=3)).double().train()
+    seldom = layer(Favor(features=8, redraw=100)).double().train()
+    calls(seldom, 7)
+    made.load_state_dict(seldom.state_dict())
+    seen = [made.features.projection]
+    for _ in range(5):
+        mixed(made, numbers(1, 4, 16))
+        seen.append(made.features.projection)
+    assert [int(torch.equal(a, b)) for a, b in pairwise(seen)] == [0, 1, 1, 0, 1]
+
+
 def test_evaluation_draws_nothing() -> None:
     made = layer(Favor(features=8, redraw=1)).double().eval()
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}

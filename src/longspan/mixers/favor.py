@@ -152,7 +152,7 @@ class RandomFeatures(FeatureMap):
     @torch.no_grad()
     def grow(self) -> None:
         """Counts a call of training, and draws anew before the one whose turn it is."""
-        if int(self.age) == self.config.redraw:
+        if int(self.age) >= self.config.redraw:
             # other tensors, not other numbers: a gradient may yet need the old ones
             self.projection = self._drawn(self.projection.shape[1]).to(self.projection)
             self.draws, self.age = self.draws + 1, torch.zeros_like(self.age)
