@@ -756,11 +756,12 @@ class Wrapping(nn.Module):
 
     Attributes:
         dim: C.
+        segment: tokens between two boundaries of the pattern.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, segment: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.segment = dim, segment
 
     @property
     def runs(self) -> float:

@@ -2,7 +2,9 @@
 
 A method of linear cost has a price of its own: below some length plain attention is faster. One
 layer is timed alone, forward and backward over a call of n tokens from an empty state, beside
-softmax attention over all pairs of the same width and heads.
+softmax attention over all pairs of the same width and heads. Where a memory writes at the end of a
+segment the call is given as a model gives it, segment by segment, and the gradient goes back
+through all of them; a memory that wraps a model is put around the one layer.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from longspan.memories.cache import Cache
-from longspan.mixers.softmax import Softmax
+from longspan.mixers.softmax import Attention, Softmax
 from longspan.mixing import Layer, Mixer, Mixing
 from longspan.models.stack import StackConfig
 from longspan.patterns.causal import Causal
 from longspan.positions.none import NoPosition
-from longspan.slots import Places
+from longspan.slots import Memory, Places, Wrapping
+from longspan.state import Carried
 
 LENGTHS = tuple(2**power for power in range(7, 14))
 
@@ -78,7 +82,7 @@ def duels(
         told: called with each length before it is measured.
     """
     kinds: dict[tuple[Mixer, Layer], list[int]] = {}
-    for index, (mixer, layer, _) in enumerate(config.each_layer()):
+    for index, (mixer, layer, _) in enumerate(config.inside().each_layer()):
         kinds.setdefault((mixer, layer), []).append(index)
     result = []
     for (mixer, layer), layers in kinds.items():
@@ -87,13 +91,15 @@ def duels(
         for length in () if plain else lengths:
             told(length)
             against = replace(layer, position=NoPosition(), pattern=Causal(), memory=Cache())
-            pair = [built(Softmax(), against, dtype), built(mixer, layer, dtype)]
-            taken = [(timed(pair[0], length), timed(pair[1], length)) for _ in range(rounds)]
+            rival, own = built(Softmax(), against, dtype), built(mixer, layer, dtype)
+            around = wrapping(config, dtype)
+            taken = [(timed(rival, length), timed(own, length, around)) for _ in range(rounds)]
             medians = [statistics.median(column) for column in zip(*taken, strict=True)]
             times.append((length, medians[0], medians[1]))
             if max(medians) > seconds:
                 break
-        result.append(Duel(tuple(layers), _named(mixer, layer), plain, tuple(times)))
+        memory = config.memory if config.wrapped else layer.memory
+        result.append(Duel(tuple(layers), _named(mixer, layer, memory), plain, tuple(times)))
     return result
 
 
@@ -107,22 +113,66 @@ def built(mixer: Mixer, layer: Layer, dtype: torch.dtype) -> Mixing:
     return mixer.build(layer).to(dtype).eval()
 
 
-def timed(mixing: Mixing, length: int) -> float:
-    """Seconds of one call of `length` tokens from an empty state, forward and backward."""
+def wrapping(config: StackConfig, dtype: torch.dtype) -> Wrapping | None:
+    """What a stack's memory puts around a model, as it evaluates; None if it wraps none."""
+    if not config.wrapped:
+        return None
+    return config.memory.wrap(config.width, config.segment).to(dtype).eval()
+
+
+def timed(mixing: Mixing, length: int, around: Wrapping | None = None) -> float:
+    """Seconds of `length` tokens from an empty state, forward and backward.
+
+    Args:
+        mixing: a layer.
+        length: of the call.
+        around: what a memory puts around the layer, if it wraps models.
+    """
     weight = mixing.o.weight
     x = torch.randn(1, length, mixing.dim, device=weight.device).to(weight.dtype).requires_grad_()
-    clock = torch.zeros(1, dtype=torch.long, device=weight.device)
     begun = time.perf_counter()
-    places, _ = Places.of(clock, length)
-    carried = mixing.begin(1, x)
-    y, _ = mixing.mix(x, carried, places, mixing.pairs(carried, places))
-    y.sum().backward()
+    answers, _ = passed(mixing, x, around)
+    torch.stack([y.sum() for y in answers]).sum().backward()
     if x.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - begun
 
 
-def _named(mixer: Mixer, layer: Layer) -> str:
+def passed(
+    mixing: Mixing, x: Tensor, around: Wrapping | None = None
+) -> tuple[list[Tensor], Carried]:
+    """Gives a layer alone what a model in evaluation would give it.
+
+    Args:
+        mixing: a layer.
+        x: (1, n, C).
+        around: what a memory puts around the layer, if it wraps models.
+
+    Returns:
+        (1, t, C) for each piece, which is a segment where a memory writes at its end and else all
+        of `x`; and what the layer, or the memory around it, carries after them.
+    """
+    piece = x.shape[1]
+    if around is not None:
+        piece = around.segment
+    elif isinstance(mixing, Attention) and mixing.memory.folds:
+        piece = mixing.pattern.segment
+    clock = torch.zeros(1, dtype=torch.long, device=x.device)
+    carried, answers = mixing.begin(1, x), []
+    outer = None if around is None else around.start(1, x)
+    for read in x.split(piece, 1):
+        places, clock = Places.of(clock, read.shape[1])
+        if around is None:
+            y, carried = mixing.mix(read, carried, places, mixing.pairs(carried, places))
+        else:
+            inner, inside, frame = around.enter(read, outer, places)
+            y, carried = mixing.mix(inner, carried, inside, mixing.pairs(carried, inside))
+            y, outer = around.leave(y, outer, frame)
+        answers.append(y)
+    return answers, carried if outer is None else outer
+
+
+def _named(mixer: Mixer, layer: Layer, memory: Memory) -> str:
     if not mixer.slots:
         return mixer.name
-    return f"{mixer.name} ({layer.position.name}, {layer.pattern.name}, {layer.memory.name})"
+    return f"{mixer.name} ({layer.position.name}, {layer.pattern.name}, {memory.name})"

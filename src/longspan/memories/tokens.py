@@ -120,8 +120,7 @@ class TokensWrapping(Wrapping):
     """
 
     def __init__(self, memory: Tokens, dim: int, segment: int) -> None:
-        super().__init__(dim)
-        self.segment = segment
+        super().__init__(dim, segment)
         # of the size that embedded tokens begin with
         self.first = nn.Parameter(torch.randn(memory.count, dim))
 
