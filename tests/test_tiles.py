@@ -88,7 +88,7 @@ def test_tiles_equal_the_whole(
     request: pytest.FixtureRequest,
     made: list[tiles.Tiling | None],
 ) -> None:
-    documents = getattr(config.memory, "init", "empty") == "empty"
+    documents = not config.memory.restores
     expected = stream(decoder(config).train(training), documents=documents)
     assert made == [None] * len(made)
     request.getfixturevalue("small")

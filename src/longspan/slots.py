@@ -838,6 +838,11 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
         return 0
 
     @property
+    def restores(self) -> bool:
+        """Whether a document begins with slots that must be put back (`State.reset`)."""
+        return False
+
+    @property
     def carries(self) -> bool:
         """Whether anything of the past survives a segment."""
         return self.length != 0 or self.folds

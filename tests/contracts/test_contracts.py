@@ -121,7 +121,7 @@ def test_kernels_equal_the_reference(config: DecoderConfig, kernel: Kernel) -> N
     if replace(config, kernel=kernel).conflicts():
         pytest.skip("this kernel tells neither weights nor sums: the rules K1 and K2 refuse it")
     inputs, starts = tokens(3, 16), torch.zeros(3, 16, dtype=torch.bool)
-    starts[1, 5] = getattr(config.memory, "init", "empty") == "empty"
+    starts[1, 5] = not config.memory.restores
     results = []
     for chosen in (config, replace(config, kernel=kernel)):
         model = decoder(chosen).train()
@@ -183,7 +183,7 @@ def test_a_document_begins_afresh_in_the_middle_of_a_segment(config: DecoderConf
 
 @every
 def test_no_gradient_leaks_across_a_document(config: DecoderConfig) -> None:
-    if getattr(config.memory, "init", "empty") == "zeros":
+    if config.memory.restores:
         pytest.skip("a recipe rule (T3) refuses documents in training with zero-filled memory")
     model = decoder(config).train()
     inputs, starts = tokens(1, 16), torch.zeros(1, 16, dtype=torch.bool)
@@ -233,7 +233,7 @@ def test_a_shift_of_all_positions_changes_nothing(config: DecoderConfig) -> None
     """By 10^9, in float32: a stream of any length loses no precision."""
     if not config.position.relative:
         pytest.skip("an absolute position is meant to change")
-    if getattr(config.memory, "init", "empty") == "zeros":
+    if config.memory.restores:
         pytest.skip("zero-filled slots stand at -M .. -1, which is an absolute place")
     if config.pattern.sinks:
         pytest.skip("the first tokens of a document are an absolute place")

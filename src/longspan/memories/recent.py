@@ -49,6 +49,10 @@ class Recent(Buffer, name="recent"):
     def length(self) -> int:
         return self.tokens
 
+    @property
+    def restores(self) -> bool:
+        return self.init == "zeros"
+
     def keeping(self, tokens: int | None) -> Memory:
         return super().keeping(tokens) if tokens is None else replace(self, tokens=tokens)
 
@@ -56,14 +60,14 @@ class Recent(Buffer, name="recent"):
         empty = Hidden(
             like.new_zeros(batch, 0, dim),
             torch.zeros(batch, 0, dtype=torch.long, device=like.device),
-            self.tokens if self.init == "zeros" else 0,
+            self.tokens if self.restores else 0,
         )
         return empty.reset(torch.ones(batch, dtype=torch.bool, device=like.device))
 
     def write(
         self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int
     ) -> Carried:
-        hidden = places.opened is not None or self.store == "hidden" or self.init == "zeros"
+        hidden = places.opened is not None or self.store == "hidden" or self.restores
         if not hidden:
             return super().write(state, past, x, k, v, places, slack)
         if isinstance(state, Keys):

@@ -142,7 +142,7 @@ class Attention(Mixing):
         """
         if x.dim() != 3 or x.shape[2] != self.dim or x.shape[1] == 0:
             raise InputError(f"x must be (B, T, {self.dim}) with T ≥ 1, not {tuple(x.shape)}")
-        if starts is not None and getattr(self.memory, "init", "empty") == "zeros":
+        if starts is not None and self.memory.restores:
             raise InputError(
                 "memory.init='zeros' puts zero-filled slots back where a document begins, which a "
                 "layer alone does not do within a call; cut the call there and use state.reset(…)"
