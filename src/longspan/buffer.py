@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from longspan.errors import ConfigError, StateError
+from longspan.errors import StateError
 from longspan.slots import Keeper, Memory, Past, Places, Project, Sizes
 from longspan.state import EMPTY, Carried, push, push_positions
 
@@ -165,13 +165,6 @@ class Folding(Buffer):
 
     folds: ClassVar[bool] = True
 
-    def keeping(self, tokens: int | None) -> Memory:
-        if tokens == 0:
-            return Memory.find("none")()
-        raise ConfigError(
-            f"memory '{self.name}' has no length in tokens; evaluate it as trained, or with 0, "
-            "without it"
-        )
 
 
 class BufferKeeper(Keeper):

@@ -843,19 +843,29 @@ class Memory(Component, kind="memory", folder="longspan.memories"):
         return False
 
     @property
+    def counted(self) -> bool:
+        """Whether `length` says how much survives: nothing beyond so many tokens, and the sinks."""
+        return not self.folds
+
+    @property
     def carries(self) -> bool:
         """Whether anything of the past survives a segment."""
-        return self.length != 0 or self.folds
+        return self.length != 0 or self.sinks != 0 or not self.counted
 
     def keeping(self, tokens: int | None) -> Memory:
         """The same memory that keeps `tokens` tokens (None: all).
 
+        Of what no length says, 0 leaves nothing: memory 'none'.
+
         Raises:
             ConfigError: it has no such length.
         """
-        if tokens != self.length:
-            raise ConfigError(f"memory '{self.name}' cannot be evaluated with another length")
-        return self
+        if not self.counted and tokens == 0:
+            return Memory.find("none")()
+        if self.counted and tokens == self.length:
+            return self
+        repair = "" if self.counted else "; evaluate it as trained, or with 0, without it"
+        raise ConfigError(f"memory '{self.name}' cannot be evaluated with another length{repair}")
 
     @property
     def sinks(self) -> int:

@@ -280,7 +280,7 @@ def test_evaluate_leaves_a_memory_of_no_length_out(cli: Cli, tmp_path: Path, cor
     assert (without["name"], without["memory"]) == ("memory 0", 0)
     assert len({row["bits_per_byte"] for row in (full, other, without)}) == 3
     said = refused(cli(*asked, "--memory", 64))
-    assert "'infini' has no length in tokens" in said
+    assert "'infini' cannot be evaluated with another length; evaluate it" in said
 
 
 def test_evaluate_takes_the_runs_own_test_data(cli: Cli, trained: Path) -> None:

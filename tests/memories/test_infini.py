@@ -256,7 +256,9 @@ def test_without_it() -> None:
     """A length of 0 is the same weights that start each segment from nothing."""
     assert Infini().keeping(0) == NoMemory()
     for length in (4, None):
-        with pytest.raises(ConfigError, match="'infini' has no length in tokens"):
+        with pytest.raises(
+            ConfigError, match="'infini' cannot be evaluated with another length; evaluate it"
+        ):
             Infini().keeping(length)
     config = DecoderConfig(
         width=6, layers=2, heads=2, feed_forward=4, pattern=Segments(4, 0), memory=Infini()

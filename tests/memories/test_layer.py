@@ -260,7 +260,7 @@ def test_what_it_goes_with() -> None:
     assert rules(Segments(4, 2), memory) == ["M2"]
     assert rules(Full(), memory) == ["M1"]
     assert memory.keeping(0) == NoMemory()
-    with pytest.raises(ConfigError, match="memory 'layer' has no length in tokens"):
+    with pytest.raises(ConfigError, match="memory 'layer' cannot be evaluated with another length"):
         memory.keeping(8)
     with pytest.raises(ConfigError) as caught:
         MemoryLayer(0, -1)

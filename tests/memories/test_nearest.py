@@ -394,6 +394,21 @@ def test_its_length_is_that_of_the_softmax() -> None:
         memory.keeping(None)
 
 
+def test_without_it() -> None:
+    """A length of 0 leaves neither the store nor what the softmax saw of the past."""
+    for memory in (Nearest(9, 3), Nearest(9, 3, local=6)):
+        assert memory.carries
+        assert memory.keeping(0) == NoMemory()
+    model, _ = pair(Nearest(9, 3))
+    stream = tokens(1, 3 * SEGMENT)
+    with torch.no_grad():
+        bare, _ = model.remembering(0)(stream)
+        assert not torch.allclose(bare[:, SEGMENT:], model(stream)[0][:, SEGMENT:])
+        for low in (0, SEGMENT, 2 * SEGMENT):
+            alone, _ = model(stream[:, low : low + SEGMENT])
+            torch.testing.assert_close(bare[:, low : low + SEGMENT], alone, **EXACT)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

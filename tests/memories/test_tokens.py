@@ -266,7 +266,7 @@ def test_what_it_goes_with() -> None:
     with pytest.raises(IncompatibleConfig, match=r"\[M5\].*\n?.*\[M1\]|\[M1\]"):
         Encoder(EncoderConfig(**sizes, pattern=Full(), memory=Tokens(2)), VOCABULARY)
     assert Tokens(3).keeping(0) == NoMemory()
-    with pytest.raises(ConfigError, match="'tokens' was trained with 3 tokens of its own"):
+    with pytest.raises(ConfigError, match="'tokens' cannot be evaluated with another length"):
         Tokens(3).keeping(5)
     with pytest.raises(ConfigError, match=r"memory\.count must be 1 or more, not 0"):
         Tokens(0)

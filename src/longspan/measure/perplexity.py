@@ -75,13 +75,14 @@ class _Row:
 def remembered(config: DecoderConfig) -> tuple[int | None, str]:
     """How many tokens a model remembers, None if no one number says it, and that in words."""
     kept: dict[str, int | None] = {}
-    for memory in config.memories:
+    for memory in [config.memory] if config.wrapped else config.memories:
         if memory.length is None:
             kept["all of it"] = None
-        elif memory.folds:
-            kept[memory.name] = None
-        else:
+        elif memory.counted:
             kept[str(memory.length)] = memory.length
+        else:
+            # a length that is not all of it still tells one evaluation from another
+            kept[f"{memory.name} {memory.length}" if memory.length else memory.name] = None
     if not kept:
         return None, "a state of its own"
     length = next(iter(kept.values())) if len(kept) == 1 else None

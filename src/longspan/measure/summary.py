@@ -101,7 +101,8 @@ def summarise(
             curve.append(point | {"low": low, "high": high})
         for length in (0, trained, 4 * trained):
             if length in scores:
-                row = _memory_row(run, plan, length, trained, scores[length], scores.get(0))
+                asked = models[length].config, length, trained
+                row = _memory_row(run, plan, *asked, scores[length], scores.get(0))
                 rows.append(row)
     else:
         say(remembered(run.model.config)[1])
@@ -203,20 +204,29 @@ def _carried_rows(run: Run, plan: Plan, test: Corpus) -> list[dict[str, Any]]:
 
 def _carriers(config: DecoderConfig) -> list[str]:
     """memory 'cache' and mixer 'lstm': what carries something from segment to segment."""
-    kept = [memory for memory in config.memories if memory.length != 0 or memory.folds]
+    kept = [memory for memory in config.memories if memory.carries]
     names = dict.fromkeys(f"memory '{memory.name}'" for memory in kept)
     return [*names, *(f"mixer '{name}'" for name in config.own)]
 
 
 def _memory_row(
-    run: Run, plan: Plan, length: int, trained: int, score: Score, without: Score | None
+    run: Run,
+    plan: Plan,
+    config: DecoderConfig,
+    length: int,
+    trained: int,
+    score: Score,
+    without: Score | None,
 ) -> dict[str, Any]:
     if length == 0:
-        name = "no memory"
-        note = "each segment starts from nothing"
-        if own := run.model.config.own:
-            carry = "carries on" if len(own) == 1 else "carry on"
-            note = f"attention starts each segment from nothing; {' and '.join(own)} {carry}"
+        name, note = "no memory", "each segment starts from nothing"
+        if first := max(memory.sinks for memory in config.memories):
+            name = f"memory 0, beside the first {first}"
+            note = f"attention keeps the first {first} tokens of the document alone"
+        elif config.own:
+            note = "attention starts each segment from nothing"
+        if own := config.own:
+            note += f"; {' and '.join(own)} {'carries' if len(own) == 1 else 'carry'} on"
     else:
         times = length / trained
         name = f"memory {length}" + (", as trained" if times == 1 else f", {times:g}x the trained")

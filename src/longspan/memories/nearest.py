@@ -84,16 +84,19 @@ class Nearest(Buffer, name="nearest"):
         return self.local
 
     @property
-    def carries(self) -> bool:
-        return True
+    def counted(self) -> bool:
+        return False
 
     @property
     def kept(self) -> int:
         return self.local + self.tokens
 
     def keeping(self, tokens: int | None) -> Memory:
-        """Of another length its softmax sees more or less; the store beyond stays as it is."""
-        return super().keeping(tokens) if tokens is None else replace(self, local=tokens)
+        """Of another length its softmax sees more or less; the store beyond stays as it is.
+
+        With 0 that goes as well.
+        """
+        return replace(self, local=tokens) if tokens else super().keeping(tokens)
 
     def build(self, sizes: Sizes) -> Keeper:
         return Librarian(self, sizes)

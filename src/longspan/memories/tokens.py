@@ -77,14 +77,6 @@ class Tokens(Memory, name="tokens"):
     def learns(self) -> bool:
         return True
 
-    def keeping(self, tokens: int | None) -> Memory:
-        if tokens == 0:
-            return Memory.find("none")()
-        raise ConfigError(
-            f"memory '{self.name}' was trained with {self.count} tokens of its own; evaluate it as "
-            "trained, or with 0, without it"
-        )
-
     def around(self, pattern: Pattern) -> Pattern:
         return pattern.reaching(0, pattern.segment + 2 * self.count)
 
