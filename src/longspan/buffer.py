@@ -8,7 +8,7 @@ reaches them) or projected keys and values (same output without projecting again
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -166,11 +166,13 @@ class Folding(Buffer):
     folds: ClassVar[bool] = True
 
 
+Kept = TypeVar("Kept", bound=Buffer)
 
-class BufferKeeper(Keeper):
+
+class BufferKeeper(Keeper, Generic[Kept]):
     """Does in a layer what its memory says."""
 
-    def __init__(self, memory: Buffer, sizes: Sizes) -> None:
+    def __init__(self, memory: Kept, sizes: Sizes) -> None:
         super().__init__(sizes)
         self.memory = memory
 

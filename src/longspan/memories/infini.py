@@ -85,7 +85,7 @@ class Infini(Folding, name="infini"):
         return InfiniKeeper(self, sizes)
 
 
-class InfiniKeeper(BufferKeeper):
+class InfiniKeeper(BufferKeeper[Infini]):
     """Reads and folds, and learns how far each head listens to the memory.
 
     Attributes:

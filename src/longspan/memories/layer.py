@@ -110,7 +110,7 @@ class MemoryLayer(Folding, name="layer"):
         return MemoryLayerKeeper(self, sizes)
 
 
-class MemoryLayerKeeper(BufferKeeper):
+class MemoryLayerKeeper(BufferKeeper[MemoryLayer]):
     """Writes and weighs the slots of one layer.
 
     Attributes:
@@ -123,7 +123,6 @@ class MemoryLayerKeeper(BufferKeeper):
 
     def __init__(self, memory: MemoryLayer, sizes: Sizes) -> None:
         super().__init__(memory, sizes)
-        self.count = memory.slots
         width = sizes.heads * sizes.head_dim
         self.inner = nn.Linear(sizes.dim, memory.hidden or sizes.dim)
         self.outer = nn.Linear(self.inner.out_features, 2 * width)
@@ -133,12 +132,12 @@ class MemoryLayerKeeper(BufferKeeper):
     def start(self, batch: int, like: Tensor) -> Written:
         sizes = self.sizes
         exact = torch.promote_types(like.dtype, torch.float32)
-        slots = like.new_zeros(batch, sizes.heads, self.count, sizes.head_dim)
+        slots = like.new_zeros(batch, sizes.heads, self.memory.slots, sizes.head_dim)
         return Written(
             **super().start(batch, like).tensors(),
             keys=slots,
             values=slots,
-            ends=torch.full((batch, self.count), EMPTY, device=like.device),
+            ends=torch.full((batch, self.memory.slots), EMPTY, device=like.device),
             total=torch.zeros(batch, self.inner.out_features, dtype=exact, device=like.device),
             count=torch.zeros(batch, dtype=torch.long, device=like.device),
         )
@@ -146,7 +145,7 @@ class MemoryLayerKeeper(BufferKeeper):
     def fits(self, carried: Carried) -> bool:
         if not isinstance(carried, Written) or not super().fits(carried):
             return False
-        slots = (self.sizes.heads, self.count, self.sizes.head_dim)
+        slots = (self.sizes.heads, self.memory.slots, self.sizes.head_dim)
         inner = self.inner.out_features
         return carried.keys.shape[1:] == slots and carried.total.shape[1] == inner
 
@@ -169,7 +168,7 @@ class MemoryLayerKeeper(BufferKeeper):
         sizes, inner = self.sizes, self.inner.out_features
         width = sizes.heads * sizes.head_dim
         written = sizes.dim * inner + inner * 2 * width / sizes.segment
-        return written + sizes.dim * width, 2.0 * width * self.count
+        return written + sizes.dim * width, 2.0 * width * self.memory.slots
 
     def write(
         self, state: Any, past: Past, x: Tensor, k: Tensor, v: Tensor, places: Places, slack: int

@@ -102,7 +102,7 @@ class Nearest(Buffer, name="nearest"):
         return Librarian(self, sizes)
 
 
-class Librarian(BufferKeeper):
+class Librarian(BufferKeeper[Nearest]):
     """Stores, looks up, and learns how far each head listens.
 
     Attributes:
@@ -112,7 +112,6 @@ class Librarian(BufferKeeper):
 
     def __init__(self, memory: Nearest, sizes: Sizes) -> None:
         super().__init__(memory, sizes)
-        self.own = memory
         self.gate = nn.Parameter(torch.zeros(sizes.heads))
         self.sharpness: nn.Parameter | None = None
         if memory.normalised:
@@ -123,7 +122,7 @@ class Librarian(BufferKeeper):
 
     def slots(self, state: Any) -> Tensor:
         # the others are never seen by the softmax
-        own = self.own.local + (0 if self.training else self.sizes.segment - 1)
+        own = self.memory.local + (0 if self.training else self.sizes.segment - 1)
         width = state.pos.shape[1]
         return state.pos.narrow(1, max(0, width - own), min(own, width))
 
@@ -132,7 +131,7 @@ class Librarian(BufferKeeper):
 
     def products(self) -> tuple[float, float]:
         inner = self.sizes.heads * self.sizes.head_dim
-        return 0.0, float(inner * (self.own.tokens + 2 * self.own.top))
+        return 0.0, float(inner * (self.memory.tokens + 2 * self.memory.top))
 
     def answer(self, out: Tensor, question: Question, state: Any) -> Tensor:
         shelf = self._shelf(question, state)
@@ -143,8 +142,8 @@ class Librarian(BufferKeeper):
         # (B, G, H / G · T, …): heads that share keys ask together
         grouped = q.unflatten(1, groups).flatten(2, 3)
         with torch.no_grad():
-            search = shelf.exact if self.own.search == "exact" else shelf.faiss
-            index, found = search(grouped, min(self.own.top, shelf.k.shape[2]))
+            search = shelf.exact if self.memory.search == "exact" else shelf.faiss
+            index, found = search(grouped, min(self.memory.top, shelf.k.shape[2]))
         k, v = shelf.read(index)
         scores = (k @ grouped[..., None]).squeeze(-1).unflatten(2, (-1, q.shape[2]))
         scores = scores.flatten(1, 2) * self._scale(q)
@@ -164,7 +163,7 @@ class Librarian(BufferKeeper):
 
     def _shelf(self, question: Question, state: Any) -> Shelf | None:
         """What may be found; None where nothing can be."""
-        places, tokens = question.places, self.own.tokens
+        places, tokens = question.places, self.memory.tokens
         k = torch.cat([state.k, question.k], 2).detach()
         v = torch.cat([state.v, question.v], 2).detach()
         pos = torch.cat([state.pos, places.keys], 1)
