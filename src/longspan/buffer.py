@@ -48,8 +48,10 @@ class Keys(Carried, kind="keys"):
         # slots are the first dimension but the batch and the heads
         return self.map(lambda t: t[:, :, first:] if t.dim() == 4 else t[:, first:])
 
-    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        return self.k.shape[1::2] == self.v.shape[1::2] == (heads, head_dim)
+    def fits(self, sizes: Sizes) -> bool:
+        """Whether its heads are those of `sizes`."""
+        heads = (sizes.kv_heads, sizes.head_dim)
+        return self.k.shape[1::2] == self.v.shape[1::2] == heads
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ class Hidden(Carried, kind="hidden"):
             self.zeros,
         )
 
-    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        return self.x.shape[2] == dim
+    def fits(self, sizes: Sizes) -> bool:
+        """Whether its width is that of `sizes`."""
+        return self.x.shape[2] == sizes.dim
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,13 @@ class Buffer(Memory):
     """Keeps `length` tokens before the current segment, as keys and values.
 
     It has no parameters: what its keeper does is said here, as functions of the state.
+
+    Traits:
+        reads: the kinds of state that it can go on from. What another memory has kept may have the
+            same shapes and mean something else.
     """
+
+    reads: ClassVar[tuple[type[Carried], ...]] = (Keys, Hidden)
 
     @property
     def kept(self) -> int | None:
@@ -175,6 +184,10 @@ class BufferKeeper(Keeper, Generic[Kept]):
     def __init__(self, memory: Kept, sizes: Sizes) -> None:
         super().__init__(sizes)
         self.memory = memory
+
+    def fits(self, carried: Carried) -> bool:
+        known = isinstance(carried, Keys | Hidden) and type(carried) in self.memory.reads
+        return known and carried.fits(self.sizes)
 
     def start(self, batch: int, like: Tensor) -> Carried:
         sizes = self.sizes

@@ -214,8 +214,9 @@ def check_state(state: State, layers: Sequence[Mixing | Wrapping], batch: int) -
         )
     for index, (carried, layer) in enumerate(zip(state.layers, layers, strict=True)):
         if not layer.fits(carried):
-            shapes = {name: tuple(t.shape) for name, t in carried.tensors().items()}
+            shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in carried.tensors().items())
             raise StateError(
-                f"layer {index} of the state is of kind '{carried.kind}' with shapes {shapes}, "
-                f"which does not fit this layer of width {layer.dim}: it is another model's"
+                f"layer {index} of the state is of kind '{carried.kind}' ({shapes}), which does "
+                f"not fit this layer of width {layer.dim}: it is another model's; start with "
+                "state=None"
             )

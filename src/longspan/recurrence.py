@@ -152,9 +152,14 @@ class Recurrent(Mixer):
 
     Attributes:
         hidden: N, its units (in each direction); the model's width if None.
+
+    Traits:
+        carried: what it carries; a kind of its own, because equal shapes do not make two networks
+            understand each other.
     """
 
     bidirectional: ClassVar[bool] = True
+    carried: ClassVar[type[Units]] = Units
 
     hidden: int | None = None
 
@@ -170,7 +175,7 @@ class Recurrent(Mixer):
         """torch's network, batch first."""
 
     def build(self, layer: Layer) -> Recurrence:
-        return Recurrence(self._made(layer), norm=layer.norm)
+        return Recurrence(self._made(layer), self.carried, layer.norm)
 
     def _made(self, layer: Layer) -> nn.RNNBase:
         return self.cells(layer.width, self.hidden or layer.width, not layer.pattern.causal)

@@ -683,10 +683,9 @@ class Keeper(nn.Module):
     def start(self, batch: int, like: Tensor) -> Carried:
         """The state before any token; `like` gives dtype and device."""
 
+    @abstractmethod
     def fits(self, carried: Carried) -> bool:
-        """Whether this memory can have written `carried`."""
-        sizes = self.sizes
-        return carried.fits(sizes.dim, sizes.kv_heads, sizes.head_dim)
+        """Whether this memory can read `carried`: of a kind that it knows, and of its sizes."""
 
     def slots(self, state: Any) -> Tensor:
         """(B, P) int64, positions of the slots that `recall` would give if all were needed."""

@@ -93,10 +93,6 @@ class Carried:
         """The state with the rows marked in `rows` (B,) bool as at the start of a document."""
         raise NotImplementedError
 
-    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        """Whether attention of width `dim` with `heads` heads of `head_dim` can have written it."""
-        return False
-
 
 @dataclass(frozen=True)
 class State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,6 +18,7 @@ from longspan.mixers.convolution import DepthwiseSeparable, Inputs
 from longspan.mixing import Mixer, Mixing
 from longspan.recurrence import Recurrence, Recurrent, Units
 from longspan.slots import Pattern, Places
+from longspan.state import State
 from longspan.training.optimizer import Optimizer
 from longspan.training.recipe import TrainConfig
 from tests.contracts.samples import stack
@@ -319,6 +321,17 @@ def test_muon_takes_linear_maps_only() -> None:
 def test_settings_that_cannot_be_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_networks_do_not_read_each_others_states(tmp_path: Path) -> None:
+    """Those of equal shape neither; a saved one says whose it is."""
+    layers = [mixing(mixer(), Causal()) for mixer in (RNN, LSTM, GRU)]
+    assert [each.begin(2, numbers(1)).kind for each in layers] == ["units", "cells", "gated"]
+    for writer in layers:
+        state = State(torch.zeros(2, dtype=torch.long), (writer.begin(2, numbers(1)),))
+        state.save(tmp_path / "state")
+        (carried,) = State.load(tmp_path / "state").layers
+        assert [reader.fits(carried) for reader in layers] == [r is writer for r in layers]
 
 
 def test_a_state_is_zeros_before_a_document() -> None:

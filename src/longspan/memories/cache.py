@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from longspan.buffer import Buffer, Keys, Marked
+from longspan.buffer import Buffer, Hidden, Keys, Marked
 from longspan.slots import Past, Places
 from longspan.state import Carried, push
 
@@ -22,6 +22,7 @@ class Cache(Buffer, name="cache"):
     """Keeps all tokens."""
 
     marks: ClassVar[bool] = True
+    reads: ClassVar[tuple[type[Carried], ...]] = (Keys, Marked, Hidden)
 
     @property
     def length(self) -> None:

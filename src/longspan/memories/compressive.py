@@ -91,10 +91,6 @@ class Compressed(Carried, kind="compressed"):
     def reset(self, rows: Tensor) -> Compressed:
         return replace(self, pos=self.pos.masked_fill(rows[:, None], EMPTY))
 
-    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        keys = self.k is None or self.k.shape[1::2] == (heads, head_dim)
-        return self.x.shape[2] == dim and keys
-
 
 @dataclass(frozen=True)
 class Recalled(Past):
@@ -293,8 +289,11 @@ class Compressor(Keeper):
         )
 
     def fits(self, carried: Carried) -> bool:
-        own = isinstance(carried, Compressed) and carried.slots == self.memory.compressed
-        return own and super().fits(carried)
+        if not isinstance(carried, Compressed) or carried.slots != self.memory.compressed:
+            return False
+        sizes, told = self.sizes, carried.attended is not None
+        keys = carried.k is None or carried.k.shape[1::2] == (sizes.kv_heads, sizes.head_dim)
+        return keys and carried.x.shape[2] == sizes.dim and told == self.memory.listens
 
     def slots(self, state: Any) -> Tensor:
         pos = state.pos

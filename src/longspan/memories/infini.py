@@ -60,9 +60,9 @@ class Associations(Keys, kind="infini"):
     def trimmed(self) -> Associations:
         return self
 
-    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        matrix = self.m.shape[1:] == (heads, head_dim, head_dim)
-        return super().fits(dim, heads, head_dim) and matrix
+    def fits(self, sizes: Sizes) -> bool:
+        matrix = (sizes.kv_heads, sizes.head_dim, sizes.head_dim)
+        return super().fits(sizes) and self.m.shape[1:] == matrix
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Infini(Folding, name="infini"):
     """
 
     attaches: ClassVar[Literal["keys", "readout", "tokens"]] = "readout"
+    reads: ClassVar[tuple[type[Carried], ...]] = (Associations,)
 
     update: Literal["delta", "linear"] = "delta"
 
@@ -104,9 +105,6 @@ class InfiniKeeper(BufferKeeper[Infini]):
         zeros = torch.zeros(batch, heads, size, dtype=exact, device=like.device)
         matrix = zeros[..., None].expand(-1, -1, -1, size).contiguous()
         return Associations(**keys.tensors(), m=matrix, z=zeros)
-
-    def fits(self, carried: Carried) -> bool:
-        return isinstance(carried, Associations) and super().fits(carried)
 
     def answer(self, out: Tensor, question: Question, state: Any) -> Tensor:
         groups = (self.sizes.kv_heads, -1)

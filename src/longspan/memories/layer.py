@@ -89,6 +89,7 @@ class MemoryLayer(Folding, name="layer"):
     """
 
     attaches: ClassVar[Literal["keys", "readout", "tokens"]] = "readout"
+    reads: ClassVar[tuple[type[Carried], ...]] = (Written,)
 
     slots: int
     hidden: int | None = None

@@ -28,7 +28,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class Nearest(Buffer, name="nearest"):
         search: "exact", or "faiss" for an inner-product flat index of that library (an extra; its
             numbers are float32).
     """
+
+    reads: ClassVar[tuple[type[Carried], ...]] = (Keys,)
 
     tokens: int
     top: int = 32
@@ -116,9 +118,6 @@ class Librarian(BufferKeeper[Nearest]):
         self.sharpness: nn.Parameter | None = None
         if memory.normalised:
             self.sharpness = nn.Parameter(torch.full((sizes.heads,), sizes.head_dim**0.5))
-
-    def fits(self, carried: Carried) -> bool:
-        return carried.kind == Keys.kind and super().fits(carried)
 
     def slots(self, state: Any) -> Tensor:
         # the others are never seen by the softmax

@@ -39,6 +39,7 @@ class Sinks(Buffer, name="sinks"):
     """
 
     consecutive: ClassVar[bool] = False
+    reads: ClassVar[tuple[type[Carried], ...]] = (SinkKeys,)
 
     tokens: int
     first_tokens: int = 4

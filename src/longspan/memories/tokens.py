@@ -52,9 +52,6 @@ class MemoryTokens(Carried, kind="tokens"):
     def reset(self, rows: Tensor) -> MemoryTokens:
         return MemoryTokens(self.vectors, self.written & ~rows)
 
-    def fits(self, dim: int, heads: int, head_dim: int) -> bool:
-        return self.vectors.shape[2] == dim
-
 
 @dataclass(frozen=True)
 class Tokens(Memory, name="tokens"):

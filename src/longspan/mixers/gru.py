@@ -12,15 +12,23 @@ gate acts after the recurrent map, not before it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
-from longspan.recurrence import Recurrent
+from longspan.recurrence import Recurrent, Units
+
+
+@dataclass(frozen=True)
+class Gated(Units, kind="gated"):
+    """As `Units`, of a gated network."""
 
 
 @dataclass(frozen=True)
 class GRU(Recurrent, name="gru"):
     """A network of gated recurrent units."""
+
+    carried: ClassVar[type[Units]] = Gated
 
     def cells(self, width: int, hidden: int, both: bool) -> nn.GRU:
         return nn.GRU(width, hidden, batch_first=True, bidirectional=both)

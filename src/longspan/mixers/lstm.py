@@ -12,6 +12,7 @@ bias is 1, without which long distances are hardly ever found (Jozefowicz et al.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -46,8 +47,10 @@ class LongShort(Recurrence):
 class LSTM(Recurrent, name="lstm"):
     """A network of long short-term memory."""
 
+    carried: ClassVar[type[Units]] = Cells
+
     def cells(self, width: int, hidden: int, both: bool) -> nn.LSTM:
         return nn.LSTM(width, hidden, batch_first=True, bidirectional=both)
 
     def build(self, layer: Layer) -> LongShort:
-        return LongShort(self._made(layer), Cells, layer.norm)
+        return LongShort(self._made(layer), self.carried, layer.norm)
