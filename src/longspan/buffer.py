@@ -1,8 +1,9 @@
 """Memories that are a buffer of tokens: one slot a token, the newest last.
 
-What `none`, `cache` and `recent` share, and those that hold the unfinished segment so. A buffer
-holds hidden states (Transformer-XL: today's projections meet yesterday's states, so the gradient
-reaches them) or projected keys and values (same output without projecting again).
+What `none`, `cache`, `recent`, `sinks` and `nearest` share, and `infini` and `layer`, which hold
+the unfinished segment so (`Folding`). A buffer holds hidden states (Transformer-XL: today's
+projections meet yesterday's states, so the gradient reaches them) or projected keys and values
+(same output without projecting again).
 """
 
 from __future__ import annotations

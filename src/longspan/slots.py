@@ -365,19 +365,6 @@ class Pairs:
         q, k = self.offsets()
         return self.once("distance", lambda: q[:, :, None] - k[:, None, :])
 
-    def extent(self) -> tuple[int, int]:
-        """The least and the greatest distance of any visible pair; 0 and 0 if none is."""
-
-        def make() -> Tensor:
-            distance, most = self.distance(), torch.iinfo(torch.long).max
-            hidden = ~self.visible
-            low = distance.masked_fill(hidden, most).min()
-            high = distance.masked_fill(hidden, -most).max()
-            return torch.stack([low, high]).masked_fill(low == most, 0)
-
-        low, high = self.once("extent", make).tolist()
-        return low, high
-
     def additive(self, dtype: torch.dtype) -> Tensor:
         """(B, T, S): 0 where visible, else so low that softmax gives exactly 0.
 

@@ -2,9 +2,11 @@
 
     logits, state = model(tokens, state)
 
-A `State` is the clock (the position of each row's next token in its document) and what each
-layer's memory carries (`Carried`, one dataclass per memory). Every tensor has the batch as its
-first dimension, so that rows can be selected, reset and saved without knowing which memory it is.
+A `State` is the clock (the position of each row's next token in its document), what each layer's
+memory or mixer carries and what a memory around them does, what the layers read of another
+sequence, and the newest tokens where a pattern asks for them. Whatever is carried is a `Carried`, a
+dataclass of its own for each memory, mixer or source. Every tensor has the batch as its first
+dimension, so that rows can be selected, reset and saved without knowing whose it is.
 
 Buffers of tokens are right-aligned: the newest token stands in the last slot, and a slot that
 holds nothing stands at position `EMPTY`. So the distance of two tokens of one document is the
@@ -34,10 +36,10 @@ EMPTY = -(2**61)
 
 @dataclass(frozen=True)
 class Carried:
-    """What one memory carries. Subclasses add tensors (batch first) and plain numbers.
+    """What one memory, mixer or source carries.
 
-    The numbers are part of the shape of the state, not of its content, and are kept in the file's
-    JSON header.
+    Subclasses add tensors (batch first) and plain numbers. The numbers are part of the shape of the
+    state, not of its content, and are kept in the file's JSON header.
 
     Traits:
         sums: names of the tensors that sum over the stream: they never get narrower than float32.
