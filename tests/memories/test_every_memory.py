@@ -80,7 +80,7 @@ def test_the_refusal_is_one_line() -> None:
         recent(torch.ones(1, 4, WIDTH), type(state)(state.next, (wrong,)))
     assert str(caught.value) == (
         "layer 0 of the state is of kind 'sinks' (k (1, 2, 11, 6), v (1, 2, 11, 6), pos (1, 11)), "
-        "which does not fit this layer of width 12 with memory 'recent': it is another model's; "
+        "which does not fit this layer of width 12: it is another model's; "
         "start with state=None"
     )
 

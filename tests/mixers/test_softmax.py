@@ -237,5 +237,5 @@ def test_a_state_of_another_layer_is_refused() -> None:
         layer(x[:1], state)
     with pytest.raises(StateError, match="2 layers, the model 1"):
         layer(x, State(state.next, state.layers * 2))
-    with pytest.raises(StateError, match="of width 6 with memory 'recent': it is another model's"):
+    with pytest.raises(StateError, match="of width 6: it is another model's"):
         Attention(DIM, 2, **SLOTS["xl"]).double()(x, state)

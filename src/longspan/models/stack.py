@@ -210,10 +210,7 @@ class StackConfig:
     @property
     def restores(self) -> bool:
         """Whether a new document begins with memory slots that must be put back."""
-        return any(
-            mixer.slots and getattr(layer.memory, "init", "empty") == "zeros"
-            for mixer, layer, _ in self.each_layer()
-        )
+        return any(mixer.slots and layer.memory.restores for mixer, layer, _ in self.each_layer())
 
     def conflicts(self) -> list[Conflict]:
         """What the choices say against each other, each once."""
