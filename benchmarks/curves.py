@@ -5,8 +5,9 @@
 
 One layer of width 128 with four heads of 32, one row, float32, forward and backward over one call
 from an empty state; each length in a process of its own, so that memory is the layer's. Dense ones
-are measured from 2,048 to 16,384 tokens, the others from 8,192 to 65,536. Writes
-`benchmarks/curves.json`; `show` prints the table and draws `docs/curves.png`.
+are measured from 2,048 to 16,384 tokens, the others from 8,192 to 65,536. The allocator keeps what
+it was given (glibc would hand tensors of 32 MiB and more back, and their pages be made anew in
+every round). Writes `benchmarks/curves.json`; `show` prints the table and draws `docs/curves.png`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import gc
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +37,8 @@ DENSE = (2048, 4096, 8192, 16384)
 LONG = (8192, 16384, 32768, 65536)
 SHORT = (256, 512, 1024, 2048, 4096)
 """Beside the others, to find where the lines cross."""
+KEEPS = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**40), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""Surroundings of a process that keeps the memory that it was given."""
 
 
 def pattern(name: str, **settings: Any) -> Callable[[int], dict[str, Any]]:
@@ -122,7 +126,7 @@ def run(names: list[str], rounds: int, threads: int) -> None:
         for length in sorted({*own, *(DENSE if name in DENSE_CASES else ())}):
             command = [sys.executable, __file__, "one", name, "--length", str(length)]
             command += ["--rounds", str(rounds), "--threads", str(threads)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=KEEPS)
             if done.returncode:
                 said = done.stderr.strip().splitlines()
                 print(f"{name} at {length:,}: {said[-1] if said else done.returncode}", flush=True)

@@ -263,10 +263,12 @@ def _scan(
     # document of what is carried, counted as `doc` counts
     newest = None if doc is None else doc.new_zeros(doc.shape[0])
     parts = []
-    for low in range(0, k.shape[2], chunk):
-        here = slice(low, low + chunk)
-        queries, keys, values = q[:, :, :, here], k[:, :, here], v[:, :, here]
+    # the gradient of a slice is as long as the whole, that of a split is put together once
+    pieces = zip(q.split(chunk, 3), k.split(chunk, 2), v.split(chunk, 2), strict=True)
+    scales = None if scale is None else scale.split(chunk, 2)
+    for number, (queries, keys, values) in enumerate(pieces):
         t = keys.shape[2]
+        here = slice(number * chunk, number * chunk + t)
         seen = torch.ones(t, t, dtype=torch.bool, device=k.device).tril()[None, None]
         kept = None if valid is None else valid[:, None, here]
         open_, stays = None, None
@@ -280,10 +282,10 @@ def _scan(
             newest = last[:, 0]
         # weights of pairs (B, G, t, t), of what is carried (B, G, t), of keys (B, G, t) and of
         # what is carried on (B, G), beside those that the features give
-        if scale is None:
+        if scales is None:
             pair, past, key, rest = seen.to(v.dtype), open_, kept, stays
         else:
-            c = scale[:, :, here]
+            c = scales[number]
             held = top if stays is None else top.masked_fill(~stays, LOWEST)
             shown = top[..., None] if open_ is None else top[..., None].where(open_, LOWEST)
             pair = c[:, :, None].masked_fill(~seen, LOWEST)
