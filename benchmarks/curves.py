@@ -190,7 +190,7 @@ def show() -> None:
             axes.loglog(list(values), list(values.values()), style, marker=".", label=name)
     panels[0].set(xlabel="tokens in a call", ylabel="seconds, forward and backward")
     panels[1].set(xlabel="tokens in a call", ylabel="peak memory, bytes")
-    panels[1].legend(fontsize=7, ncols=2)
+    panels[1].legend(fontsize=7, ncols=2, handlelength=3.5)
     for axes in panels:
         axes.grid(alpha=0.3)
     figure.savefig(HERE.parent / "docs" / "curves.png", dpi=120)
