@@ -301,6 +301,6 @@ def test_a_state_of_another_model_is_refused() -> None:
         model(tokens(1, 4), state)
     with pytest.raises(StateError, match="1 layers, the model 2"):
         model(tokens(2, 4), State(state.next, state.layers[:1]))
-    wider = decoder(replace(LEGAL[0], heads=6))
+    wider = decoder(replace(LEGAL[0], kv_heads=4))
     with pytest.raises(StateError, match="it is another model's"):
         wider(tokens(2, 4), state)
