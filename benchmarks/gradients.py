@@ -5,8 +5,9 @@
     python benchmarks/gradients.py draw
 
 `reach`: the norm of the gradient of one late loss with respect to the input of every layer, by
-distance, of the models of `benchmarks/recall.py`, as they begin and as they are trained. `speed`:
-training tokens a second against the length of a call, 8,192 tokens an update. Both write
+distance, of the models of `benchmarks/recall.py`: as they begin, as they begin with recurrent
+weights that are four times as large, and as they are trained. `speed`: training tokens a second
+against the length of a call, 8,192 tokens an update. Both write
 `benchmarks/gradients.json`; `draw` makes `docs/gradients.png` of it.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -33,11 +35,15 @@ RESULTS = HERE / "gradients.json"
 MODELS = ("rnn", "lstm", "gru", "everything")
 NAMES = {"everything": "Transformer"}
 ROWS, LENGTH = 16, 256
+GAIN = 4.0
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
-def influence(model: Decoder) -> list[list[float]]:
-    """Mean norm of d loss / d input at each distance (0 … 255) of each layer, first layer first."""
+def influence(model: Decoder) -> list[list[float | None]]:
+    """Mean norm of d loss / d input at each distance (0 … 255) of each layer, first layer first.
+
+    None where it is more than float32 holds.
+    """
     model.eval()
     inputs: list[Tensor] = []
 
@@ -54,16 +60,21 @@ def influence(model: Decoder) -> list[list[float]]:
         hook.remove()
     grads = [x.grad for x in inputs]
     assert all(grad is not None for grad in grads)
-    return [grad.norm(dim=2).mean(0).flip(0).tolist() for grad in grads if grad is not None]
+    norms = [grad.norm(dim=2).mean(0).flip(0).tolist() for grad in grads if grad is not None]
+    return [[float(f"{n:.3g}") if math.isfinite(n) else None for n in layer] for layer in norms]
 
 
 def reach(runs: Path) -> dict[str, Any]:
-    """The influence in every model, fresh and trained."""
+    """The influence in every model: fresh, with large recurrent weights, and trained."""
     result: dict[str, Any] = {}
     for name in MODELS:
         torch.manual_seed(1)
         model = Decoder(equal(name), VOCABULARY)
         result[name] = {"fresh": influence(model)}
+        with torch.no_grad():
+            for weight in (p for n, p in model.named_parameters() if "weight_hh" in n):
+                weight.mul_(GAIN)
+        result[name]["large"] = influence(model)
         path = runs / f"{name}.safetensors"
         if path.is_file():
             load_model(model, str(path))
@@ -107,20 +118,26 @@ def draw() -> None:
     result = json.loads(RESULTS.read_text(encoding="utf-8"))
     figure = Figure((12, 8), layout="constrained")
     panels = figure.subplots(2, 3)
-    for row, which in enumerate(("fresh", "trained")):
-        for column, layer in enumerate((0, 3)):
-            axes = panels[row][column]
-            for name in MODELS:
-                norms = result["reach"].get(name, {}).get(which)
-                if norms is not None:
-                    axes.semilogy(norms[layer], label=NAMES.get(name, name), linewidth=1)
-            axes.set(
-                title=f"{which}: gradient at the input of layer {layer + 1} of 4",
-                xlabel="distance from the loss, tokens",
-                ylabel="norm of d loss / d input",
-            )
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
+    shown = (
+        (panels[0][0], "fresh", 0, "fresh"),
+        (panels[0][1], "fresh", 3, "fresh"),
+        (panels[1][0], "trained", 0, "trained"),
+        (panels[1][1], "trained", 3, "trained"),
+        (panels[1][2], "large", 0, f"recurrent weights x {GAIN:g}"),
+    )
+    for axes, which, layer, said in shown:
+        for name in MODELS:
+            norms = result["reach"].get(name, {}).get(which)
+            if norms is not None:
+                values = [math.nan if norm is None else norm for norm in norms[layer]]
+                axes.semilogy(values, label=NAMES.get(name, name), linewidth=1)
+        axes.set(
+            title=f"{said}: input of layer {layer + 1} of 4",
+            xlabel="distance from the loss, tokens",
+            ylabel="norm of d loss / d input",
+        )
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
     axes = panels[0][2]
     for name in MODELS:
         rates = result.get("speed", {}).get(name, {})
@@ -137,7 +154,6 @@ def draw() -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    panels[1][2].axis("off")
     figure.savefig(HERE.parent / "docs" / "gradients.png", dpi=120)
 
 
@@ -155,9 +171,10 @@ def main() -> None:
         return
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     known["about"] = {"hardware": hardware(torch.device("cpu")), "versions": versions()}
-    known["threads"] = options.threads
+    if options.verb == "speed":
+        known["threads"] = options.threads
     known[options.verb] = reach(options.runs) if options.verb == "reach" else speed(options.rounds)
-    RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ XL: dict[str, Any] = {
     "pattern": {"name": "segments", "length": SEGMENT, "memory": 64},
     "memory": {"name": "recent", "tokens": 64},
 }
+FAR: dict[str, Any] = {"name": "nearest", "tokens": 512, "top": 8, "local": 64}
 MECHANISMS: dict[str, dict[str, Any]] = {
     "everything": {"position": "xl", "pattern": "causal", "memory": "cache"},
     "none": NEAR,
@@ -66,7 +67,8 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     },
     "rmt": {**NEAR, "memory": {"name": "tokens", "count": 8}},
     "infini": {**NEAR, "memory": "infini"},
-    "nearest": {**NEAR, "memory": {"name": "nearest", "tokens": 512, "top": 8}},
+    # as in its paper one layer has it, beside Transformer-XL's memory
+    "nearest": {**XL, "stack": [{}, {}, {"memory": FAR}, {}]},
     "mat": {**NEAR, "memory": {"name": "layer", "slots": 32}},
     "linear": {"mixer": "linear", "position": "sinusoidal"},
     "performer": {"mixer": {"name": "favor", "features": 64}, "position": "sinusoidal"},
