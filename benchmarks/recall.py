@@ -167,6 +167,7 @@ class Learner:
     rate: float
     steps: int
     rows: int
+    tasks: tuple[str, ...] = TASKS
 
     def __post_init__(self) -> None:
         torch.manual_seed(1)
@@ -186,7 +187,7 @@ class Learner:
 
     def step(self) -> None:
         """One update on episodes of one task and distance, drawn at random."""
-        task = TASKS[int(torch.randint(len(TASKS), (), generator=self.random))]
+        task = self.tasks[int(torch.randint(len(self.tasks), (), generator=self.random))]
         distance = DISTANCES[int(torch.randint(len(DISTANCES), (), generator=self.random))]
         tokens, asked = episodes(task, distance, self.rows, self.random)
         logits, aside = answers(self.model, tokens, asked, self.name in STOPS)
@@ -217,17 +218,17 @@ def accuracy(model: Decoder, rows: int = 256) -> dict[str, dict[int, float]]:
     return table
 
 
-def train(name: str, folder: Path, steps: int, rows: int) -> None:
+def train(name: str, folder: Path, steps: int, rows: int, tasks: tuple[str, ...]) -> None:
     """Chooses a learning rate, trains, scores, and writes what came of it."""
     began = time.perf_counter()
     probes = {}
     for rate in RATES:
-        probe = Learner(name, rate, steps, rows)
+        probe = Learner(name, rate, steps, rows, tasks)
         for _ in range(steps // 10):
             probe.step()
         probes[rate] = sum(probe.losses[-steps // 20 :]) / len(probe.losses[-steps // 20 :])
     rate = min(probes, key=lambda r: probes[r])
-    learner = Learner(name, rate, steps, rows)
+    learner = Learner(name, rate, steps, rows, tasks)
     curve = []
     folder.mkdir(parents=True, exist_ok=True)
     while learner.done < steps:
@@ -245,6 +246,7 @@ def train(name: str, folder: Path, steps: int, rows: int) -> None:
         "gradient": "stops at a segment" if name in STOPS else "flows through the episode",
         "rates": probes,
         "rate": rate,
+        "tasks": tasks,
         "steps": steps,
         "rows": rows,
         "tokens": learner.tokens,
@@ -269,12 +271,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/recall"))
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.verb == "train":
         for name in options.mechanisms or MECHANISMS:
-            train(name, options.out, options.steps, options.rows)
+            train(name, options.out, options.steps, options.rows, tuple(options.tasks))
     else:
         for task in TASKS:
             print(f"\n| {task} | " + " | ".join(str(d) for d in DISTANCES) + " |")
