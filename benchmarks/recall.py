@@ -168,6 +168,7 @@ class Learner:
     steps: int
     rows: int
     tasks: tuple[str, ...] = TASKS
+    grow: int = 0
 
     def __post_init__(self) -> None:
         torch.manual_seed(1)
@@ -188,7 +189,9 @@ class Learner:
     def step(self) -> None:
         """One update on episodes of one task and distance, drawn at random."""
         task = self.tasks[int(torch.randint(len(self.tasks), (), generator=self.random))]
-        distance = DISTANCES[int(torch.randint(len(DISTANCES), (), generator=self.random))]
+        # the first `grow` distances join one after another, or all are there from the first step
+        reached = 1 + self.done * self.grow // self.steps if self.grow else len(DISTANCES)
+        distance = DISTANCES[int(torch.randint(reached, (), generator=self.random))]
         tokens, asked = episodes(task, distance, self.rows, self.random)
         logits, aside = answers(self.model, tokens, asked, self.name in STOPS)
         logits, targets = scored(task, logits, tokens)
@@ -218,17 +221,19 @@ def accuracy(model: Decoder, rows: int = 256) -> dict[str, dict[int, float]]:
     return table
 
 
-def train(name: str, folder: Path, steps: int, rows: int, tasks: tuple[str, ...]) -> None:
+def train(
+    name: str, folder: Path, steps: int, rows: int, tasks: tuple[str, ...], grow: int
+) -> None:
     """Chooses a learning rate, trains, scores, and writes what came of it."""
     began = time.perf_counter()
     probes = {}
     for rate in RATES:
-        probe = Learner(name, rate, steps, rows, tasks)
+        probe = Learner(name, rate, steps, rows, tasks, grow)
         for _ in range(steps // 10):
             probe.step()
         probes[rate] = sum(probe.losses[-steps // 20 :]) / len(probe.losses[-steps // 20 :])
     rate = min(probes, key=lambda r: probes[r])
-    learner = Learner(name, rate, steps, rows, tasks)
+    learner = Learner(name, rate, steps, rows, tasks, grow)
     curve = []
     folder.mkdir(parents=True, exist_ok=True)
     while learner.done < steps:
@@ -247,6 +252,7 @@ def train(name: str, folder: Path, steps: int, rows: int, tasks: tuple[str, ...]
         "rates": probes,
         "rate": rate,
         "tasks": tasks,
+        "grow": grow,
         "steps": steps,
         "rows": rows,
         "tokens": learner.tokens,
@@ -272,12 +278,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--grow", type=int, default=0, help="distances that join one by one")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.verb == "train":
         for name in options.mechanisms or MECHANISMS:
-            train(name, options.out, options.steps, options.rows, tuple(options.tasks))
+            tasks = tuple(options.tasks)
+            train(name, options.out, options.steps, options.rows, tasks, options.grow)
     else:
         for task in TASKS:
             print(f"\n| {task} | " + " | ".join(str(d) for d in DISTANCES) + " |")
