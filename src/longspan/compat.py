@@ -70,6 +70,24 @@ def slot_conflicts(
     return found + memory_conflicts(pattern, memory, exact=exact)
 
 
+def attention_conflicts(
+    position: Position,
+    pattern: Pattern,
+    memory: Memory,
+    kernel: Kernel,
+    score: Score,
+    head_dim: int,
+    *,
+    exact: bool = True,
+) -> list[Conflict]:
+    """What everything that attention is made of says against one another."""
+    return (
+        slot_conflicts(position, pattern, memory, kernel, exact=exact)
+        + score_conflicts(score, position)
+        + pair_conflicts(position, head_dim)
+    )
+
+
 def memory_conflicts(pattern: Pattern, memory: Memory, *, exact: bool = True) -> list[Conflict]:
     """What a pattern says against a memory, a layer's or one around the model."""
     found = []

@@ -12,9 +12,11 @@ from longspan import (
     T5,
     Additive,
     Attention,
+    Cache,
     ConfigError,
     CrossAttention,
     CrossConfig,
+    DecoderConfig,
     Dot,
     Full,
     IncompatibleConfig,
@@ -187,11 +189,22 @@ def test_weights_are_dropped_in_training_only() -> None:
         ({"position": Learned(9)}, r"\[P1\]"),
         ({"position": Shaw(2), "kernel": SDPA()}, r"\[K1\]"),
         ({"position": Rotary(), "score": Additive()}, r"\[C1\]"),
+        ({"position": Rotary(), "head_dim": 3}, r"\[P3\]"),
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CrossAttention(DIM, **{"heads": 2, **settings})
+
+
+@pytest.mark.parametrize(("cross", "odd"), [({}, 5), ({"head_dim": 4}, None), ({"heads": 2}, 5)])
+def test_an_odd_head_is_found_before_anything_is_made(cross: dict, odd: int | None) -> None:
+    """The heads are the decoder's, or of another number and width."""
+    sizes = {"width": 10, "layers": 1, "heads": 5, "head_dim": 5, "feed_forward": 8}
+    decoder = DecoderConfig(**sizes, memory=Cache())
+    found = CrossConfig(position=Rotary(), **cross).conflicts(decoder.layer(0))
+    assert [conflict.rule for conflict in found] == ([] if odd is None else ["P3"])
+    assert all(f"head_dim={odd} is odd" in conflict.reason for conflict in found)
 
 
 def test_settings_that_cannot_be_are_refused_all_at_once() -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from longspan.buffer import Hidden
 from longspan.comparing import Comparison, Score, each_head, meet
-from longspan.compat import pair_conflicts, refuse, score_conflicts, slot_conflicts
+from longspan.compat import attention_conflicts, refuse
 from longspan.errors import Conflict, InputError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
@@ -98,11 +98,7 @@ class Attention(Mixing):
         self.score = score or Scaled()
         self.dropout = dropout
         slots = (self.position, self.pattern, self.memory, self.kernel)
-        refuse(
-            slot_conflicts(*slots, exact=exact)
-            + score_conflicts(self.score, self.position)
-            + pair_conflicts(self.position, self.head_dim)
-        )
+        refuse(attention_conflicts(*slots, self.score, self.head_dim, exact=exact))
         inner, shared = heads * self.head_dim, self.kv_heads * self.head_dim
         self.q = nn.Linear(dim, inner, bias=False)
         self.k = nn.Linear(dim, shared, bias=False)
@@ -425,11 +421,7 @@ class Softmax(Mixer, name="softmax"):
 
     def conflicts(self, layer: Layer) -> list[Conflict]:
         slots = (layer.position, layer.pattern, layer.memory, layer.kernel)
-        return (
-            slot_conflicts(*slots, exact=layer.exact)
-            + score_conflicts(self.score, layer.position)
-            + pair_conflicts(layer.position, layer.head_dim)
-        )
+        return attention_conflicts(*slots, self.score, layer.head_dim, exact=layer.exact)
 
     def build(self, layer: Layer) -> Attention:
         return Attention(

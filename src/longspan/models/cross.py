@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from longspan.comparing import Comparison, Score, each_head, meet
-from longspan.compat import refuse, score_conflicts, slot_conflicts
+from longspan.compat import attention_conflicts, refuse
 from longspan.errors import ConfigError, Conflict, InputError, StateError
 from longspan.kernels.auto import Auto
 from longspan.kernels.reference import weights
 from longspan.memories.none import NoMemory
-from longspan.mixing import head_sizes
+from longspan.mixing import Layer, head_sizes
 from longspan.patterns.full import Full
 from longspan.positions.none import NoPosition
 from longspan.scores.scaled import Scaled
@@ -83,9 +83,12 @@ class CrossConfig:
         if problems:
             raise ConfigError(problems)
 
-    def conflicts(self, kernel: Kernel) -> list[Conflict]:
-        """What the choices say against each other, and against the decoder's kernel."""
-        return _conflicts(self.position, self.score, kernel)
+    def conflicts(self, layer: Layer) -> list[Conflict]:
+        """What the choices say against each other, and against a layer of the decoder."""
+        # heads of another number have a width of their own
+        own = layer.head_dim if self.heads is None else layer.width // self.heads
+        slots = (self.position, Full(), NoMemory(), layer.kernel)
+        return attention_conflicts(*slots, self.score, self.head_dim or own)
 
 
 class CrossAttention(nn.Module):
@@ -130,7 +133,8 @@ class CrossAttention(nn.Module):
         self.position = position or NoPosition()
         self.kernel = kernel or Auto()
         self.dropout = dropout
-        refuse(_conflicts(self.position, self.score, self.kernel))
+        slots = (self.position, Full(), NoMemory(), self.kernel)
+        refuse(attention_conflicts(*slots, self.score, self.head_dim))
         inner, shared = heads * self.head_dim, self.kv_heads * self.head_dim
         self.q = nn.Linear(dim, inner, bias=False)
         self.k = nn.Linear(self.source, shared, bias=False)
@@ -267,10 +271,3 @@ def check_sources(sources: Sequence[Carried], layers: Sequence[CrossAttention], 
                 f"source {index} of the state has shapes {shapes}, which does not fit this layer: "
                 "it is another model's"
             )
-
-
-def _conflicts(position: Position, score: Score, kernel: Kernel) -> list[Conflict]:
-    return [
-        *slot_conflicts(position, Full(), NoMemory(), kernel),
-        *score_conflicts(score, position),
-    ]

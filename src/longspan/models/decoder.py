@@ -76,7 +76,7 @@ class Decoder(Stack):
     ) -> None:
         conflicts = config.conflicts()
         if cross is not None:
-            conflicts += cross.conflicts(config.kernel)
+            conflicts += cross.conflicts(config.layer(0))
         refuse(conflicts, f"layers 0-{config.layers - 1}")
         super().__init__(config.inside(), cross)
         self.config, self.size, self.cross = config, size, cross

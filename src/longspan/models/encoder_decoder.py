@@ -68,7 +68,7 @@ class EncoderDecoderConfig:
         parts = {
             "encoder": self.encoder.conflicts(),
             "decoder": self.decoder.conflicts(),
-            "cross": self.cross.conflicts(self.decoder.kernel),
+            "cross": self.cross.conflicts(self.decoder.layer(0)),
         }
         return [
             replace(conflict, reason=f"{part}: {conflict.reason}")
