@@ -35,7 +35,7 @@ LAYERS = [
     ["registry"],
     ["state"],
     ["slots"],
-    ["alignment", "buffer", "comparing", "lookup", "rotation", "tiles", "mixing"],
+    ["alignment", "buffer", "comparing", "dropping", "lookup", "rotation", "tiles", "mixing"],
     # the four words, and how a query and a key are compared: one idea, one file
     ["positions*", "patterns*", "memories*", "kernels*", "scores*"],
     ["compat", "features", "lowrank", "recurrence"],
@@ -54,7 +54,7 @@ LAYERS = [
 ]
 """Imports point from a later row to an earlier one, or stay within a package."""
 
-SHARED = {"alignment", "buffer", "comparing", "lookup", "rotation"}
+SHARED = {"alignment", "buffer", "comparing", "dropping", "lookup", "rotation"}
 """What members of a slot have in common."""
 
 SLOTS = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
+from longspan.dropping import drop
 from longspan.errors import ConfigError, InputError
 from longspan.mixing import Layer, Mixing, Nothing
 from longspan.slots import Pairs, Places
@@ -87,7 +87,7 @@ class LowRank(Mixing):
 
     def dropped(self, weights: Tensor) -> Tensor:
         """Weights of which some are dropped in training."""
-        return dropout(weights, self.dropout, self.training) if self.dropout else weights
+        return drop(weights, self.dropout) if self.training else weights
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

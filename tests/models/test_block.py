@@ -60,8 +60,8 @@ def test_dropout_acts_on_both_sublayers_in_training_only() -> None:
     attention = Attention(6, 2, pattern=Causal(), memory=Recent(2), exact=False)
     norms = nn.LayerNorm(6), nn.LayerNorm(6)
     block = Block(attention, FeedForward(6, 9, "relu", 0.5), norms, "post", 0.5)
-    assert block.dropout.p == 0.5
-    assert block.feed_forward.dropout.p == 0.5
+    assert block.dropout.probability == 0.5
+    assert block.feed_forward.dropout.probability == 0.5
     x = torch.randn(1, 4, 6)
     carried = attention.start(1, x).layers[0]
     places, _ = Places.of(torch.zeros(1, dtype=torch.long), 4)

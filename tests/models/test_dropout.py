@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from longspan import (
     XL,
@@ -19,7 +18,9 @@ from longspan import (
     Recent,
     Segments,
     Sinusoidal,
+    dropping,
 )
+from longspan.dropping import kept
 from longspan.kernels.reference import Reference
 
 B, T, C, H, F, M = 2, 5, 8, 2, 12, 3
@@ -41,20 +42,23 @@ TRANSFORMER_XL = DecoderConfig(
 TOKENS = torch.arange(B * T).view(B, T)
 
 
-class Dropped(TorchFunctionMode):
+class Dropped:
     """What is dropped while it is active: shapes and probabilities, in their order."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.seen: list[tuple[tuple[int, ...], float]] = []
+        self.patch = pytest.MonkeyPatch()
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (torch.dropout, torch.nn.functional.dropout):
-            names = ("input", "p", "train" if func is torch.dropout else "training")
-            given = dict(zip(names, args, strict=False)) | (kwargs or {})
-            if given[names[2]] and given["p"]:
-                self.seen.append((tuple(given["input"].shape), given["p"]))
-        return func(*args, **(kwargs or {}))
+    def __enter__(self) -> Dropped:
+        self.patch.setattr(dropping, "kept", self.kept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+    def kept(self, shape: Any, probability: float, dtype: torch.dtype) -> Tensor:
+        self.seen.append((tuple(shape), probability))
+        return kept(shape, probability, dtype)
 
 
 def layers(keys: int) -> list[tuple[tuple[int, ...], float]]:
@@ -89,7 +93,10 @@ def test_the_memory_keeps_what_the_layer_read_and_so_what_was_dropped() -> None:
     kept: Any = state.layers[0]
     assert torch.equal(kept.x, read[0][:, -M:])
     embedded = model.embedding(TOKENS)[:, -M:]
-    assert set((kept.x / embedded * 0.7).round(decimals=4).flatten().tolist()) == {0.0, 1.0}
+    assert set((kept.x / embedded * (1 - 77 / 256)).round(decimals=4).flatten().tolist()) == {
+        0.0,
+        1.0,
+    }
 
 
 @pytest.mark.parametrize("position", [Sinusoidal(), XL()], ids=lambda p: p.name)
@@ -121,3 +128,35 @@ def test_every_probability_is_its_own() -> None:
     with Dropped() as dropped:
         Decoder(replace(config, attention_dropout=0.0, dropout=0.1), B * T).train()(TOKENS)
     assert {p for _, p in dropped.seen} == {0.1}
+
+
+def test_what_is_dropped_and_what_is_kept() -> None:
+    """A whole number of 256ths is dropped, and the expectation stays."""
+    torch.manual_seed(1)
+    x = torch.ones(999, 1003, dtype=torch.float64)
+    y = dropping.drop(x, 0.3)
+    share = 77 / 256
+    assert set(y.unique().tolist()) == {0.0, 1 / (1 - share)}
+    # five standard deviations of a million draws
+    assert abs(float((y == 0).double().mean()) - share) < 5 * (share * (1 - share) / 1e6) ** 0.5
+    assert dropping.drop(x, 0.0) is x
+    # neighbours, rows and bytes of one draw are independent
+    gone = (y == 0).double() - share
+    for other in (gone.roll(1, 1), gone.roll(8, 1), gone.roll(1, 0)):
+        assert abs(float((gone * other).mean())) < 5 * share * (1 - share) / 1e3
+
+
+def test_the_gradient_is_of_what_was_kept() -> None:
+    x = torch.ones(64, dtype=torch.float64, requires_grad=True)
+    y = dropping.drop(x, 0.5)
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_the_same_seed_drops_the_same() -> None:
+    for again in (1, 2):
+        torch.manual_seed(again)
+        first = dropping.kept((3, 5), 0.5, torch.float32)
+        torch.manual_seed(again)
+        assert torch.equal(first, dropping.kept((3, 5), 0.5, torch.float32))

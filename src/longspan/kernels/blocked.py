@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from longspan.dropping import drop
 from longspan.slots import Bias, Kernel, Pairs
 
 BLOCK = 2**20
@@ -76,7 +77,7 @@ class Blocked(Kernel, name="blocked"):
                 if sums is not None:
                     exact = torch.promote_types(scores.dtype, torch.float32)
                     each.append(scores.to(exact).logsumexp(-1))
-                probs = torch.dropout(scores.softmax(-1), dropout, dropout > 0)
+                probs = drop(scores.softmax(-1), dropout)
                 if added is not None and added.weighs:
                     heads.append(torch.baddbmm(added.answer(head, probs), probs, value))
                 else:

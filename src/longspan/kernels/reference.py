@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from longspan.dropping import drop
 from longspan.slots import Bias, Kernel, Pairs
 
 
@@ -56,7 +57,7 @@ class Reference(Kernel, name="reference"):
 
 
 def _answer(probs: Tensor, v: Tensor, bias: Bias | None, dropout: float) -> Tensor:
-    probs = torch.dropout(probs.to(v.dtype), dropout, dropout > 0)
+    probs = drop(probs.to(v.dtype), dropout)
     out = probs @ v
     if bias is None or not bias.weighs:
         return out

@@ -75,7 +75,7 @@ class _Row:
 def remembered(config: DecoderConfig) -> tuple[int | None, str]:
     """How many tokens a model remembers, None if no one number says it, and that in words."""
     kept: dict[str, int | None] = {}
-    for memory in [config.memory] if config.wrapped else config.memories:
+    for memory in config.memories:
         if memory.length is None:
             kept["all of it"] = None
         elif memory.counted:

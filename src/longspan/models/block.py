@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from longspan.dropping import Dropout
 from longspan.mixing import Mixing
 from longspan.models.cross import CrossAttention, Source
 from longspan.slots import Pairs, Places
@@ -45,7 +46,7 @@ class FeedForward(nn.Module):
         self.inner = nn.Linear(dim, 2 * inner if activation == "swiglu" else inner)
         self.activation = ACTIVATIONS[activation]()
         self.outer = nn.Linear(inner, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
@@ -77,7 +78,7 @@ class Block(nn.Module):
         self.mixer = mixer
         self.feed_forward = feed_forward
         self.placement = placement
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if placement == "post":
             self.mixer_norm = norms[0]
         self.cross = None if cross is None else cross[0]

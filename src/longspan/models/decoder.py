@@ -82,8 +82,7 @@ class Decoder(Stack):
         self.config, self.size, self.cross = config, size, cross
         self.wrapping = config.memory.wrap(config.width, config.segment) if config.wrapped else None
         self.embedding = Embedding(config.vocabulary, size, config.width)
-        at_input = config.position.enters == "input"
-        self.entry = config.position.entry(config.width) if at_input else None
+        self.entry = config.entry()
         self.head = Head(config.vocabulary, size, config.width, self.embedding)
         self.initialise()
 

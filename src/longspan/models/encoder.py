@@ -69,8 +69,7 @@ class Encoder(Stack):
         super().__init__(config)
         self.config, self.size = config, size
         self.embedding = None if size is None else Embedding(config.vocabulary, size, config.width)
-        at_input = config.position.enters == "input"
-        self.entry = config.position.entry(config.width) if at_input else None
+        self.entry = config.entry()
         self.initialise()
 
     def forward(

@@ -17,6 +17,7 @@ from longspan.compat import (
     table_conflicts,
     unused_conflicts,
 )
+from longspan.dropping import Dropout
 from longspan.errors import ConfigError, Conflict, unlisted
 from longspan.kernels.auto import Auto
 from longspan.memories.none import NoMemory
@@ -139,6 +140,10 @@ class StackConfig:
         """How tokens meet in each layer."""
         return [different.mixer or self.mixer for different in self.differences()]
 
+    def entry(self) -> nn.Module | None:
+        """What a position adds to the input; None if it enters elsewhere."""
+        return self.position.entry(self.width) if self.position.enters == "input" else None
+
     def layer(self, index: int) -> Layer:
         """What the mixer of layer `index` is built from, without a norm."""
         different = self.differences()[index]
@@ -199,8 +204,11 @@ class StackConfig:
     @property
     def memories(self) -> list[Memory]:
         """What is kept, by layers or around them, each once."""
-        every = [layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots]
-        return list(dict.fromkeys([*every, self.memory] if self.wrapped else every))
+        if self.wrapped:
+            return [self.memory]
+        return list(
+            dict.fromkeys(layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots)
+        )
 
     @property
     def folds(self) -> bool:
@@ -271,7 +279,7 @@ class Stack(nn.Module):
 
     def __init__(self, config: StackConfig, cross: CrossConfig | None = None) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             _block(config, mixer, layer, cross) for mixer, layer, _ in config.each_layer()
         )

@@ -15,9 +15,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, embedding, linear
+from torch.nn.functional import embedding, linear
 
 from longspan.errors import ConfigError, InputError
+from longspan.models.likelihood import likelihood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,28 +165,38 @@ class Head(nn.Module):
             parts.append(inside + first[..., frequent + cluster - 1, None])
         return torch.cat(parts, -1)
 
-    def nll(self, h: Tensor, targets: Tensor) -> Tensor:
+    def nll(self, h: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Negative log-likelihood (N,) in nats, at least float32, of targets (N,) int64.
 
         Args:
             h: (N, C). If adaptive, scores are made only for the clusters that occur.
+            smoothing: share of the target's probability that all tokens have alike (`likelihood`).
+
+        Raises:
+            ConfigError: smoothing over clusters.
         """
+        if smoothing and self.adaptive:
+            raise ConfigError("smoothing needs one table; leave out model.vocabulary.cutoffs")
         frequent = self.clusters[0][1]
         choice = targets
         for cluster, (low, _, _) in enumerate(self.clusters[1:]):
             choice = torch.where(targets >= low, frequent + cluster, choice)
-        loss = _nll(self._scores(h, 0), choice)
+        loss = likelihood(*self._map(h, 0), choice, smoothing)
         for cluster, (low, high, _) in self._tails():
             inside = ((targets >= low) & (targets < high)).nonzero()[:, 0]
             if len(inside):
-                scores = self._scores(h[inside], cluster)
-                loss = loss.index_add(0, inside, _nll(scores, targets[inside] - low))
+                within = likelihood(*self._map(h[inside], cluster), targets[inside] - low)
+                loss = loss.index_add(0, inside, within)
         return loss
 
     def _tails(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
         return ((i, cluster) for i, cluster in enumerate(self.clusters) if i)
 
     def _scores(self, h: Tensor, cluster: int) -> Tensor:
+        return linear(*self._map(h, cluster))
+
+    def _map(self, h: Tensor, cluster: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a cluster's scores are a linear map of, and the map's rows and biases."""
         low, high, _ = self.clusters[cluster]
         rows = self.tables[cluster] if len(self.tables) > 1 else self.tables[0][low:high]
         bias = self.bias[low:high]
@@ -194,7 +205,7 @@ class Head(nn.Module):
             bias = torch.cat([bias, self.tail_bias])
         if len(self.projections):
             h = h @ self.projections[cluster]
-        return linear(h, rows, bias)
+        return h, rows, bias
 
 
 def check_tokens(tokens: Tensor, size: int) -> None:
@@ -213,8 +224,3 @@ def check_tokens(tokens: Tensor, size: int) -> None:
         raise InputError(
             f"tokens must lie in 0 .. {size - 1}; found {int(tokens.min())} .. {int(tokens.max())}"
         )
-
-
-def _nll(scores: Tensor, targets: Tensor) -> Tensor:
-    exact = torch.promote_types(scores.dtype, torch.float32)
-    return cross_entropy(scores.to(exact), targets, reduction="none")

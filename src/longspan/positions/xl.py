@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
+from longspan.dropping import drop
 from longspan.errors import ConfigError
 from longspan.lookup import LookedUp
 from longspan.slots import Bias, Order, Pairs, Position
@@ -175,7 +175,7 @@ class XLOrder(Order):
         drops = self.dropout if self.training else 0.0
         sinusoid = pairs.once(
             ("xl", low, high, step, self.config.clamp, query.dtype, drops),
-            lambda: dropout(self._sinusoid(low, high, query, step), drops),
+            lambda: drop(self._sinusoid(low, high, query, step), drops),
         )
         heads, head_dim = self.u.shape
         t, n = query.shape[2] * query.shape[0], sinusoid.shape[0]
