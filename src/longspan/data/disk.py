@@ -6,6 +6,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 from longspan.data.reader import Document
@@ -69,6 +70,17 @@ def unreadable(error: OSError, path: str) -> DataError:
     """What to say when `path` cannot be read."""
     repair = "; check its permissions" if isinstance(error, PermissionError) else ""
     return DataError(f"{path}: cannot be read ({error.strerror}){repair}")
+
+
+def near(path: str) -> str:
+    """`, did you mean '…'?` where a file that is there is called much like one that is not."""
+    folder, name = os.path.split(path.rstrip(os.sep))
+    try:
+        siblings = os.listdir(folder or ".")
+    except OSError:
+        siblings = []
+    found = get_close_matches(name, siblings, n=1, cutoff=0.5)
+    return f", did you mean '{os.path.join(folder, found[0])}'?" if found else ""
 
 
 def _read(file: str) -> bytes:

@@ -11,9 +11,8 @@ import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from longspan.data.disk import document, regular, walk
+from longspan.data.disk import document, near, regular, walk
 from longspan.data.reader import Document, Reader
 from longspan.errors import DataError
 
@@ -39,7 +38,7 @@ class Files(Reader, name="files"):
             if not files:
                 raise DataError(f"{self.path}: no file matches this pattern")
         else:
-            raise DataError(f"{self.path}: there is no such file or folder{_near(path)}")
+            raise DataError(f"{self.path}: there is no such file or folder{near(path)}")
         yield from (document(file, root) for file in files)
 
 
@@ -53,13 +52,3 @@ def _fixed(pattern: str) -> str:
     while glob.has_magic(folder):
         folder = os.path.dirname(folder)
     return folder
-
-
-def _near(path: str) -> str:
-    folder, name = os.path.split(path.rstrip(os.sep))
-    try:
-        siblings = os.listdir(folder or ".")
-    except OSError:
-        siblings = []
-    near = get_close_matches(name, siblings, n=1, cutoff=0.5)
-    return f", did you mean '{os.path.join(folder, near[0])}'?" if near else ""

@@ -1,0 +1,178 @@
+"""Batches of pairs of like length, within a budget of tokens.
+
+Each epoch the records are shuffled, sorted by length within large chunks, and cut wherever one more
+would exceed the budget; then the batches are shuffled. All draws come from the seed and the number
+of the epoch, so a batch depends on the step alone: a run that goes on has nothing to restore but
+its number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longspan.data.pairs.corpus import Pairs
+from longspan.errors import DataError
+
+CHUNK = 64
+"""Batches' worth of tokens that are sorted together."""
+
+
+class PairBatch(NamedTuple):
+    """One step's pairs: B rows, S tokens of source and T of target, right-padded with 0.
+
+    Attributes:
+        source: (B, S) int64.
+        source_valid: (B, S) bool, what is no padding.
+        inputs: (B, T) int64, [start, ids…].
+        targets: (B, T) int64, [ids…, start]: what follows each input.
+        target_valid: (B, T) bool, what is no padding, of both.
+        records: (B,) int64, which pairs these are.
+    """
+
+    source: Tensor
+    source_valid: Tensor
+    inputs: Tensor
+    targets: Tensor
+    target_valid: Tensor
+    records: Tensor
+
+
+class Plan(NamedTuple):
+    """An epoch: `order[cuts[i]:cuts[i + 1]]` are the records of its batch i."""
+
+    order: NDArray[np.int64]
+    cuts: NDArray[np.int64]
+
+
+class Batches:
+    """The batches of a corpus of pairs.
+
+    Args:
+        pairs: what to read.
+        tokens: rows times tokens of a batch, padding among them, for targets and for sources:
+            whichever are longer count. A target counts with the start symbol.
+        seed: of all shuffles.
+        longest: tokens of the longest source or target that is taken; None: all that fit in
+            `tokens`.
+
+    Attributes:
+        epoch: batches of the first epoch. Another may have a few more or less.
+        padding: share of the first epoch's places, in sources and targets, that is padding.
+
+    Raises:
+        DataError: there are no records, or one is longer than that.
+    """
+
+    def __init__(
+        self, pairs: Pairs, tokens: int = 4096, seed: int = 0, longest: int | None = None
+    ) -> None:
+        if tokens < 1:
+            raise DataError(f"a batch must have 1 token or more, not {tokens}")
+        if len(pairs) == 0:
+            raise DataError("there are no pairs to make batches of")
+        self.pairs = pairs
+        self.tokens = tokens
+        self.seed = seed
+        self._lengths = pairs.lengths + np.array([0, 1])  # the start symbol is read or written too
+        self._refuse(tokens if longest is None else min(tokens, longest))
+        self._plan = self._made(0)
+        self._ends = [len(self._plan.cuts) - 1]
+        self._epoch = 0
+        self.epoch = self._ends[0]
+        self.padding = self._padding()
+
+    def at(self, step: int) -> PairBatch:
+        """The batch of a step, counted from 0 and without end."""
+        return self.rows(self.chosen(step))
+
+    def chosen(self, step: int) -> NDArray[np.int64]:
+        """Which records are in the batch of a step."""
+        while step >= self._ends[-1]:
+            self._turn(len(self._ends))
+            self._ends.append(self._ends[-1] + len(self._plan.cuts) - 1)
+        epoch = int(np.searchsorted(self._ends, step, "right"))
+        self._turn(epoch)
+        batch = step - (self._ends[epoch - 1] if epoch else 0)
+        order, cuts = self._plan
+        return order[cuts[batch] : cuts[batch + 1]]
+
+    def rows(self, records: NDArray[np.int64]) -> PairBatch:
+        """A batch of the records given, in that order."""
+        start = self.pairs.codec.start
+        sources, targets = self._lengths[records].T
+        source = np.zeros((len(records), sources.max()), np.int64)
+        inputs = np.zeros((len(records), targets.max()), np.int64)
+        outputs = np.zeros_like(inputs)
+        inputs[:, 0] = start
+        for row, record in enumerate(records):
+            ids = self.pairs.target(record)
+            source[row, : sources[row]] = self.pairs.source(record)
+            inputs[row, 1 : targets[row]] = ids
+            outputs[row, : len(ids)] = ids
+            outputs[row, len(ids)] = start
+        return PairBatch(
+            torch.from_numpy(source),
+            _valid(sources),
+            torch.from_numpy(inputs),
+            torch.from_numpy(outputs),
+            _valid(targets),
+            torch.from_numpy(records),
+        )
+
+    def _turn(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            self._plan, self._epoch = self._made(epoch), epoch
+
+    def _made(self, epoch: int) -> Plan:
+        draw = np.random.default_rng((self.seed, epoch))
+        order = draw.permutation(len(self.pairs))
+        widths = self._lengths.max(1)
+        chunk = (np.cumsum(widths[order]) - 1) // (CHUNK * self.tokens)
+        sources, targets = self._lengths[order].T
+        order = order[np.lexsort((sources, targets, chunk))]
+        starts, sizes = self._cut(widths[order])
+        shuffled = draw.permutation(len(starts))
+        starts, sizes = starts[shuffled], sizes[shuffled]
+        cuts = np.concatenate([[0], np.cumsum(sizes)])
+        # each batch's stretch of `order`, one after the other
+        places = np.arange(len(order)) + np.repeat(starts - cuts[:-1], sizes)
+        return Plan(order[places], cuts)
+
+    def _cut(self, widths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Begin and size of each batch: as many records as fit, one after the other."""
+        starts, start = [], 0
+        while start < len(widths):
+            starts.append(start)
+            most = self.tokens // int(widths[start])  # no row can be narrower
+            width = np.maximum.accumulate(widths[start : start + most])
+            fits = width * np.arange(1, len(width) + 1) <= self.tokens
+            start += len(fits) if fits.all() else int(fits.argmin())
+        begins = np.array(starts)
+        return begins, np.diff(begins, append=len(widths))
+
+    def _padding(self) -> float:
+        order, cuts = self._plan
+        longest = np.maximum.reduceat(self._lengths[order], cuts[:-1])
+        places = (longest * np.diff(cuts)[:, None]).sum()
+        return float(1 - self._lengths.sum() / places)
+
+    def _refuse(self, longest: int) -> None:
+        over = np.flatnonzero(self._lengths.max(1) > longest)
+        if len(over):
+            first = int(over[0])
+            side = int(self._lengths[first].argmax())
+            raise DataError(
+                f"{self.pairs.name(first)}: the {('source', 'target')[side]} has "
+                f"{self._lengths[first, side]} tokens, more than {longest}"
+                f"{f' (and {len(over) - 1} records more)' if len(over) > 1 else ''}; use a larger "
+                f"budget, or data.longest: {longest - 1} to leave such records out of training"
+            )
+
+
+def _valid(lengths: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])

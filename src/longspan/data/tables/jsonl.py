@@ -1,0 +1,50 @@
+"""JSON lines: an object a line. Empty lines between them are passed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from longspan.data.lines import lines
+from longspan.data.table import Row, Table
+from longspan.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class JSONL(Table, name="jsonl"):
+    """Rows are objects, fields their members."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json")
+
+    def rows(self, names: Sequence[str]) -> Iterator[Row]:
+        for number, line in lines(self.path):
+            if line.strip():
+                record = self._record(number, line)
+                for name in names:
+                    if name not in record:
+                        raise DataError(
+                            f"{self.place(number)}: there is no field '{name}'"
+                            f"{did_you_mean(name, record)}"
+                        )
+                yield number, tuple(record[name] for name in names)
+
+    def _record(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == 1 and line.lstrip()[0] in "[{":
+                hint = "; write one object a line (jq -c '.[]' does so with a list)"
+            else:
+                hint = ""
+            raise DataError(
+                f"{self.place(number)}: not JSON ({error.msg} in column {error.colno}){hint}"
+            ) from error
+        except RecursionError as error:
+            raise DataError(f"{self.place(number)}: JSON that is nested too deep") from error
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{self.place(number)}: must be an object with fields, not {type(record).__name__}"
+            )
+        return record
