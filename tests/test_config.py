@@ -304,11 +304,12 @@ def test_the_shipped_recipes_are_known() -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_shipped_recipe_is_sound_and_says_what_it_is(name: str) -> None:
+def test_a_shipped_recipe_is_sound_and_says_what_it_is(name: str, tmp_path: Path) -> None:
     recipe = read_recipe(name)
     assert recipe.run == f"runs/{name}"
-    assert build(Recipe, resolved(recipe)) == recipe
-    assert build(Recipe, read_yaml(write_yaml(resolved(recipe)), name)) == recipe
+    again = tmp_path / "again.yaml"
+    again.write_text(write_yaml(resolved(recipe)), encoding="utf-8")
+    assert read_recipe(str(again)) == recipe
     assert recipe_text(name).startswith("# ")
 
 
@@ -426,7 +427,7 @@ def test_the_repairs_work() -> None:
     segment = read_recipe(
         "tiny", {"model.pattern": "causal", "model.memory": "cache", "train.segment": 9}
     )
-    assert segment.segment == 9
+    assert segment.train.segment == 9
 
 
 @pytest.mark.parametrize(

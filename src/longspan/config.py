@@ -21,6 +21,7 @@ from longspan.registry import Component
 
 C = TypeVar("C")
 Tree = dict[str, Any]
+NONE: Mapping[str, type[Any]] = types.MappingProxyType({})
 
 
 def build(cls: type[C], tree: Any, source: str = "") -> C:
@@ -40,14 +41,20 @@ def build(cls: type[C], tree: Any, source: str = "") -> C:
     return value
 
 
-def attempt(cls: type[C], tree: Any, where: str = "") -> tuple[C | None, list[str]]:
+def attempt(
+    cls: type[C], tree: Any, where: str = "", kinds: Mapping[str, type[Any]] | None = None
+) -> tuple[C | None, list[str]]:
     """As `build`, but gives the problems, and the value where only unknown keys stand against it.
 
     Args:
+        cls: a dataclass, or a kind of component.
         where: dotted key of `tree`, for messages.
+        kinds: what fields are whose type the class leaves open.
     """
     reader = _Reader()
-    return reader.dataclass(cls, tree, where), reader.problems
+    if "members" in vars(cls):
+        return reader.component(cls, tree, where), reader.problems  # type: ignore[arg-type]
+    return reader.dataclass(cls, tree, where, kinds or {}), reader.problems
 
 
 def plain(config: Any) -> Any:
@@ -136,11 +143,13 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
-    def dataclass(self, cls: type[Any], tree: Any, where: str) -> Any:
+    def dataclass(
+        self, cls: type[Any], tree: Any, where: str, kinds: Mapping[str, type[Any]] = NONE
+    ) -> Any:
         if not isinstance(tree, Mapping):
             self.problems.append(f"{where or 'the recipe'} must be a mapping, not {_shown(tree)}")
             return None
-        hints = get_type_hints(cls)
+        hints = get_type_hints(cls) | dict(kinds)
         known = {f.name: f for f in fields(cls) if f.init}
         dotted = {key: f"{where}.{key}" if where else str(key) for key in tree}
         self.problems += [

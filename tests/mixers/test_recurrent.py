@@ -19,8 +19,8 @@ from longspan.mixing import Mixer, Mixing
 from longspan.recurrence import Recurrence, Recurrent, Units
 from longspan.slots import Pattern, Places
 from longspan.state import State
+from longspan.training.config import TrainConfig
 from longspan.training.optimizer import Optimizer
-from longspan.training.recipe import TrainConfig
 from tests.contracts.samples import stack
 from tests.contracts.test_mixers import WIDTH, mixing, named, numbers, places
 

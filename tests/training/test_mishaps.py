@@ -53,8 +53,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, call: int, spoil: Callable[[Tensor],
     calls = iter(range(1, 10**6))
     nll = Head.nll
 
-    def spoilt(self: Head, h: Tensor, targets: Tensor) -> Tensor:
-        values = nll(self, h, targets)
+    def spoilt(self: Head, h: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        values = nll(self, h, targets, smoothing)
         return spoil(values) if next(calls) == call else values
 
     monkeypatch.setattr(Head, "nll", spoilt)

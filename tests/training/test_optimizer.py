@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from longspan.errors import CheckpointError
+from longspan.training.config import TrainConfig
 from longspan.training.optimizer import Optimizer, learning_rate
-from longspan.training.recipe import TrainConfig
 
 CONSTANT = {"steps": 100, "batch": 1, "learning_rate": 0.01, "warmup": 0, "final": 1.0}
 

@@ -44,15 +44,18 @@ def cost(
     changes, folder = parse(settings), Path(recipe)
     if (folder / FILE).is_file():
         model, size = read_model(recipe, changes), Codec.load(folder).size
-        call = model.segment if is_imported(recipe) else read_recipe(recipe, changes).segment
+        train = None if is_imported(recipe) else read_recipe(recipe, changes).train
     else:
         chosen = read_recipe(recipe, changes)
-        model, size, call = chosen.model, chosen.data.tokenizer.expected_size, chosen.segment
+        model, size, train = chosen.model, chosen.data.tokenizer.expected_size, chosen.train
         if not (vocabulary or size):
             raise ConfigError(
                 f"the data decide how many tokens the tokenizer '{chosen.data.tokenizer.name}' "
                 "has; say how many with --vocabulary"
             )
+    if not isinstance(model, DecoderConfig):
+        raise ConfigError(f"{recipe} has an encoder and a decoder; cost counts decoders alone")
+    call = (train.segment if train else None) or model.segment
     kind = DTYPES["float32" if dtype == "auto" else dtype]
     result = count(model, vocabulary or size or 0, dtype=kind)
     table = Table(title=f"{recipe}: one stream, in evaluation, {str(kind).split('.')[1]}")

@@ -85,7 +85,7 @@ def evaluate(
         if sliding_window:
             task = progress.add_task("sliding window", total=scored)
             value = sliding(
-                loaded.model,
+                loaded.language_model,
                 corpus,
                 loaded.tokenizer,
                 stride=stride,
@@ -97,7 +97,7 @@ def evaluate(
             results.append((f"sliding window, stride {stride}", None, value))
             lengths = []
         for length in lengths:
-            model = loaded.model
+            model = loaded.language_model
             if length is not None:
                 model = model.remembering(length, segment)
             elif segment is not None:
@@ -113,7 +113,7 @@ def evaluate(
         for name, length, value in results:
             print(json.dumps(_facts(name, length, value)))
     else:
-        Console().print(_table(results, loaded.model.config))
+        Console().print(_table(results, loaded.language_model.config))
 
 
 def _facts(name: str, length: int | None, value: Score) -> dict[str, object]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import nn
 
 from longspan.cli.options import Device, DType, Threads
 from longspan.cli.settings import Settings, parse
-from longspan.models.decoder import Decoder
 from longspan.training.loop import Watcher
 from longspan.training.loop import train as run_training
 from longspan.training.recipe import Recipe, read_recipe
@@ -72,13 +73,13 @@ class Bar(Watcher):
         self.every = 1
         self.steps = 0
 
-    def begin(self, recipe: Recipe, model: Decoder, step: int) -> None:
+    def begin(self, recipe: Recipe, model: nn.Module, step: int) -> None:
         self.steps = recipe.train.steps
         self.every = max(1, self.steps // 20)
         count = sum(p.numel() for p in model.parameters())
         self.console.print(
-            f"{recipe.run}: {count:,} parameters, {recipe.train.batch} lanes of "
-            f"{recipe.segment} tokens, {recipe.train.dtype}"
+            f"{recipe.run}: {count:,} parameters, "
+            f"{recipe.task.batches(recipe.model, recipe.train)}, {recipe.train.dtype}"
             + (f", going on after step {step}" if step else ""),
             highlight=False,
             markup=False,
@@ -106,8 +107,9 @@ class Bar(Watcher):
         elif step % self.every == 0 or step == self.steps:
             print(f"step {step}/{self.steps}  {text}", file=sys.stderr, flush=True)
 
-    def evaluated(self, step: int, bits_per_byte: float) -> None:
-        self.held_out = f"  held out {bits_per_byte:.3f} bits/byte"
+    def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
+        name, value = next(iter(scores.items()))
+        self.held_out = f"  held out {value:.3f} {name.replace('_per_', '/').replace('_', ' ')}"
 
     def end(self) -> None:
         if self.progress is not None:

@@ -56,7 +56,7 @@ def tokens(
     if max_tokens < 0:
         raise ConfigError(f"max_tokens must be 0 or more, not {max_tokens}")
     sampling = sampling or Sampling()
-    model, codec = run.model, run.tokenizer
+    model, codec = run.language_model, run.tokenizer
     device = model.head.bias.device
     generator = torch.Generator(device)
     if seed is None:

@@ -57,11 +57,11 @@ class Stream:
     """
 
     def __init__(self, run: Run) -> None:
-        segment = run.model.config.segment
+        segment = run.language_model.config.segment
         # blocks that end where segments end need no slots for an unfinished one
         self.block = segment if 64 <= segment <= 512 else 256
         self.run = run
-        self.state = run.model.start(1)
+        self.state = run.language_model.start(1)
         self.tail = [run.tokenizer.start]
         self.pending = b""
         self.position = 0
@@ -80,8 +80,10 @@ class Stream:
         """Scores tokens that were made elsewhere."""
         scored = len(self.tail) - 1
         for token in ids:
-            if not 0 <= token < self.run.model.size:
-                raise InputError(f"token {token} is outside 0 .. {self.run.model.size - 1}")
+            if not 0 <= token < self.run.language_model.size:
+                raise InputError(
+                    f"token {token} is outside 0 .. {self.run.language_model.size - 1}"
+                )
             self.tail.append(token)
             if len(self.tail) == self.block + 1:
                 yield from self._score(scored)
@@ -92,7 +94,7 @@ class Stream:
     @torch.no_grad()
     def _score(self, scored: int) -> Iterator[Surprise]:
         """Computes the block; yields what came after the `scored` tokens that were known."""
-        model, size = self.run.model, len(self.tail) - 1
+        model, size = self.run.language_model, len(self.tail) - 1
         padded = self.tail + [0] * (self.block - size)
         row = torch.tensor(padded, device=model.head.bias.device)
         h, state = model.hidden(row[None, :-1], self.state)
@@ -113,7 +115,7 @@ class Stream:
             "tail": self.tail,
             "pending": self.pending.hex(),
             "position": self.position,
-            "dtype": str(self.run.model.head.bias.dtype),
+            "dtype": str(self.run.language_model.head.bias.dtype),
         }
         self.state.save(path, about)
 
@@ -130,14 +132,14 @@ class Stream:
                 f"{path} is the state of another run (or of other weights of this one); "
                 "use its own file, or a new one"
             )
-        dtype = str(run.model.head.bias.dtype)
+        dtype = str(run.language_model.head.bias.dtype)
         if about["dtype"] != dtype:
             raise StateError(
                 f"{path} was computed in {about['dtype'].removeprefix('torch.')}, not "
                 f"{dtype.removeprefix('torch.')}; use the same --dtype"
             )
         stream = Stream(run)
-        stream.state = State.load(path).to(run.model.head.bias.device)
+        stream.state = State.load(path).to(run.language_model.head.bias.device)
         stream.tail, stream.position = about["tail"], about["position"]
         stream.pending = bytes.fromhex(about["pending"])
         return stream

@@ -89,8 +89,8 @@ def summarise(
     test = splits.test
     check_stride(plan.stride, _segment(run))
     rows, curve = [], []
-    models = _by_length(run.model, plan)
-    trained = remembered(run.model.config)[0] if models else None
+    models = _by_length(run.language_model, plan)
+    trained = remembered(run.language_model.config)[0] if models else None
     if trained:
         scores: dict[int, Score] = {}
         for length, model in models.items():
@@ -105,7 +105,7 @@ def summarise(
                 row = _memory_row(run, plan, *asked, scores[length], scores.get(0))
                 rows.append(row)
     else:
-        say(remembered(run.model.config)[1])
+        say(remembered(run.language_model.config)[1])
         rows += _carried_rows(run, plan, test)
     say(f"sliding window, stride {plan.stride}")
     rows.append(_sliding_row(run, plan, test))
@@ -118,13 +118,13 @@ def summarise(
     seconds = time.perf_counter() - begun
     recorded = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
     path = run.config["data"]["path"]
-    device = run.model.head.bias.device
+    device = run.language_model.head.bias.device
     return {
         "title": f"longspan: {run.path.name}",
         "longspan": versions()["longspan"],
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "run": {
-            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "parameters": sum(p.numel() for p in run.language_model.parameters()),
             "steps": trainer["step"],
             "tokens_seen": trainer["tokens"],
             "tokens_per_second": speed["tokens_per_second"],
@@ -169,9 +169,9 @@ def _by_length(model: Decoder, plan: Plan) -> dict[int, Decoder]:
 
 def _carried_rows(run: Run, plan: Plan, test: Corpus) -> list[dict[str, Any]]:
     """Segments that start from nothing, and beside them what the model carries, if anything."""
-    window, limit, config = _segment(run), plan.limit, run.model.config
+    window, limit, config = _segment(run), plan.limit, run.language_model.config
     alone = sliding(
-        run.model, test, run.tokenizer, stride=window, window=window, limit=limit, batch=32
+        run.language_model, test, run.tokenizer, stride=window, window=window, limit=limit, batch=32
     )
     rows = [
         {
@@ -186,7 +186,7 @@ def _carried_rows(run: Run, plan: Plan, test: Corpus) -> list[dict[str, Any]]:
         }
     ]
     if carriers := _carriers(config):
-        carried = evaluate(run.model, test, run.tokenizer, limit=limit)
+        carried = evaluate(run.language_model, test, run.tokenizer, limit=limit)
         rows.append(
             {
                 "name": remembered(config)[1],
@@ -250,10 +250,16 @@ def _sliding_row(run: Run, plan: Plan, test: Corpus) -> dict[str, Any]:
     window = _segment(run)
     limit = plan.limit
     score = sliding(
-        run.model, test, run.tokenizer, stride=plan.stride, window=window, limit=limit, batch=32
+        run.language_model,
+        test,
+        run.tokenizer,
+        stride=plan.stride,
+        window=window,
+        limit=limit,
+        batch=32,
     )
     # evaluate knows the pattern's segment only
-    own = "" if window == run.model.config.segment else f" --segment {window}"
+    own = "" if window == run.language_model.config.segment else f" --segment {window}"
     context = f"{window - plan.stride + 1} to {window} tokens of context, computed again each time"
     return {
         "name": f"sliding window of {window}, stride {plan.stride}",
@@ -269,7 +275,7 @@ def _sliding_row(run: Run, plan: Plan, test: Corpus) -> dict[str, Any]:
 
 def _segment(run: Run) -> int:
     """Tokens that training read at once: the pattern's own segment, or the recipe's."""
-    return run.config["train"]["segment"] or run.model.config.segment
+    return run.config["train"]["segment"] or run.language_model.config.segment
 
 
 def _command(run: Run, what: str, limit: int) -> str:

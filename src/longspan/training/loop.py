@@ -11,22 +11,21 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from longspan.config import build, differences, plain
-from longspan.data import Codec, Splits, prepare
-from longspan.data.lanes import Lanes
+from longspan.data import Codec
 from longspan.errors import CheckpointError, ConfigError, DivergedError, LongspanError
 from longspan.machine import choose_device, choose_dtype, peak_memory, record, set_threads
-from longspan.measure.perplexity import evaluate
-from longspan.models.decoder import Decoder
 from longspan.state import State
+from longspan.task import Material
 from longspan.training.checkpoint import (
     MODEL,
     last_checkpoint,
@@ -35,8 +34,9 @@ from longspan.training.checkpoint import (
     read_trainer,
     save_checkpoint,
 )
+from longspan.training.config import TrainConfig
 from longspan.training.optimizer import Optimizer, learning_rate
-from longspan.training.recipe import Recipe, TrainConfig, read_recipe
+from longspan.training.recipe import Recipe, read_recipe
 from longspan.training.run import load, read_run_config, write_config, write_json
 
 FREE = ("run", "train.steps", "evaluate", "log", "data.cache")
@@ -51,13 +51,13 @@ class Interrupted(LongspanError):
 class Watcher:
     """Is told what happens in training. The command line's progress bar is one."""
 
-    def begin(self, recipe: Recipe, model: Decoder, step: int) -> None:
+    def begin(self, recipe: Recipe, model: nn.Module, step: int) -> None:
         """Training begins, or goes on after `step` steps."""
 
     def step(self, step: int, loss: float, tokens_per_second: float) -> None:
         """`step` steps are done; the loss is in nats a token."""
 
-    def evaluated(self, step: int, bits_per_byte: float) -> None:
+    def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         """Held-out data were scored."""
 
     def end(self) -> None:
@@ -71,7 +71,7 @@ class Progress:
     Attributes:
         step: updates done.
         tokens: read so far.
-        best: lowest held-out bits per byte; None if never scored.
+        best: of held-out data, by the task's first score; None if never scored.
         best_step: when it was seen; 0 if never.
         metrics: bytes of metrics.jsonl that are sure.
         losses: of the steps since the last line, nats a token.
@@ -153,9 +153,11 @@ class Trainer:
         self.checkpoint = last_checkpoint(self.folder / "checkpoints") if resume else None
         self.splits = self._prepare()
         config = self.recipe.train
-        self.lanes = Lanes(self.splits.train, config.batch, self.recipe.segment)
+        self.task = self.recipe.task
+        sections = self.recipe.data, self.recipe.model, config
+        self.lessons = self.task.lessons(self.splits, *sections)
         torch.manual_seed(config.seed)
-        self.model = Decoder(self.recipe.model, self.splits.codec.size)
+        self.model = self.task.build(self.recipe.model, self.splits.codec)
         if self.checkpoint is not None:
             load_weights(self.model, self.checkpoint / MODEL)
         elif self.source is not None:
@@ -196,14 +198,15 @@ class Trainer:
             config = replace(config, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
         return replace(recipe, train=config)
 
-    def _prepare(self) -> Splits:
+    def _prepare(self) -> Material:
+        task, data = self.recipe.task, self.recipe.data
         if self.codec is not None:
             # the run's own, which the data alone need not give: it may have come from another run
-            splits = prepare(self.recipe.data)
+            splits = task.prepare(data)
             same = splits.codec.fingerprint == self.codec.fingerprint
-            return splits if same else prepare(self.recipe.data, codec=self.codec)
+            return splits if same else task.prepare(data, self.codec)
         if self.source is None:
-            return prepare(self.recipe.data)
+            return task.prepare(data)
         source = load(self.source)
         old, new = source.config["model"], plain(self.recipe.model)
         changed = [c for c in differences(old, new) if not c[0].startswith(("dropout", "atten"))]
@@ -212,7 +215,7 @@ class Trainer:
                 [f"model.{key} is {was!r} there and {now!r} here" for key, was, now in changed],
                 f"{self.source} has another model than this recipe",
             )
-        return prepare(self.recipe.data, codec=source.tokenizer)
+        return task.prepare(data, source.tokenizer)
 
     def _open(self) -> None:
         """Makes the folder, or puts it back to where its last checkpoint was."""
@@ -281,7 +284,7 @@ class Trainer:
             save_checkpoint(
                 folder,
                 self.progress.step,
-                {**self.optimizer.weights, **buffers},
+                {**self.optimizer.model, **buffers},
                 {**self.optimizer.tensors(), **random},
                 self.state,
                 vars(self.progress),
@@ -347,19 +350,14 @@ class Trainer:
         config, progress = self.recipe.train, self.progress
         total, unsent = 0.0, torch.zeros((), device=self.device)
         for call in range(config.accumulate):
-            batch = self.lanes.at(progress.step * config.accumulate + call)
-            inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
-            starts = batch.starts.to(self.device) if self.recipe.data.documents else None
-            if starts is not None and not bool(batch.starts.any()):
-                starts = None
-            h, state = self.model.hidden(inputs, self.state, starts=starts)
-            losses = self.model.head.nll(h.flatten(0, 1), targets.flatten()).view(targets.shape)
-            lanes = losses.mean(1)
-            loss = lanes.mean() / config.accumulate
+            number = progress.step * config.accumulate + call
+            lesson = self.lessons.at(self.model, number, self.state)
+            loss = lesson.losses.mean() / config.accumulate
             if not math.isfinite(value := loss.item()):
-                bad = (~lanes.isfinite()).nonzero()[:, 0].tolist()
-                self._diverged("loss", progress.step + 1, bad)
-            aside = state.loss
+                bad = (~lesson.losses.isfinite()).nonzero()[:, 0].tolist()
+                self._diverged("loss", progress.step + 1, f" in {lesson.where(bad)}")
+            state = lesson.state
+            aside = None if state is None else state.loss
             unsent = unsent + loss
             if aside is not None:
                 unsent = unsent + aside.mean() / config.accumulate
@@ -367,9 +365,10 @@ class Trainer:
             if (call + 1) % config.through == 0:
                 unsent.backward()
                 self.optimizer.gather()
-                self.state, unsent = state.detach(), torch.zeros_like(unsent)
+                self.state = None if state is None else state.detach()
+                unsent = torch.zeros_like(unsent)
             total += value
-            progress.tokens += targets.numel()
+            progress.tokens += lesson.tokens
         norm = self.optimizer.clip().item()
         if not math.isfinite(norm):
             self._diverged("gradient", progress.step + 1)
@@ -379,8 +378,7 @@ class Trainer:
         progress.norms.append(norm)
         return total
 
-    def _diverged(self, what: str, step: int, lanes: Sequence[int] = ()) -> NoReturn:
-        where = f" in lane {', '.join(map(str, lanes))}" if lanes else ""
+    def _diverged(self, what: str, step: int, where: str = "") -> NoReturn:
         kept = last_checkpoint(self.folder / "checkpoints")
         raise DivergedError(
             f"the {what} is no number at step {step}{where}; "
@@ -392,26 +390,26 @@ class Trainer:
 
     def _evaluate(self, events: _Events) -> bool:
         """Scores held-out data; whether it is the best so far."""
-        held_out = self.splits.valid
-        if held_out is None or len(held_out) < 2:
-            return False
+        limit = self.recipe.evaluate.tokens
         self.model.eval()
         try:
-            limit = self.recipe.evaluate.tokens
-            score = evaluate(self.model, held_out, self.splits.codec, limit=limit)
+            with self.optimizer.averaged():
+                scores = self.task.score(self.model, self.splits.valid, self.splits.codec, limit)
         except DivergedError:
             self._diverged("held-out loss", self.progress.step)
         self.model.train()
-        progress = self.progress
-        line = {"step": progress.step, "valid_bits_per_byte": score.bits_per_byte}
-        if score.unit != "byte":
-            line["valid_perplexity"] = score.perplexity
-        self._line(line)
-        events.write(progress.step, {f"valid/{k[6:]}": v for k, v in line.items() if k != "step"})
-        self.watcher.evaluated(progress.step, score.bits_per_byte)
-        if progress.best is not None and not score.bits_per_byte < progress.best:
+        if not scores:
             return False
-        progress.best, progress.best_step = score.bits_per_byte, progress.step
+        progress = self.progress
+        self._line({"step": progress.step} | {f"valid_{k}": v for k, v in scores.items()})
+        events.write(progress.step, {f"valid/{k}": v for k, v in scores.items()})
+        self.watcher.evaluated(progress.step, scores)
+        first = next(iter(scores.values()))
+        if progress.best is not None:
+            better = first > progress.best if self.task.rises else first < progress.best
+            if not better:
+                return False
+        progress.best, progress.best_step = first, progress.step
         return True
 
     def _log(self, events: _Events) -> None:
@@ -432,7 +430,7 @@ class Trainer:
         self.progress.metrics += len(line)
 
 
-def _digest(splits: Splits) -> str:
+def _digest(splits: Material) -> str:
     """What tells whether the tokens are the same ones: a resumed run reads on where it was."""
     digest = hashlib.sha256(splits.train.tokens.data)
     digest.update(splits.valid.tokens.data)
@@ -448,8 +446,7 @@ def _explained(recipe: Recipe) -> Iterator[None]:
         if not _is_memory(error):
             raise
         raise LongspanError(
-            f"out of memory: reduce train.batch (now {recipe.train.batch}; train.accumulate makes "
-            f"up for it), the segment ({recipe.segment}), the memory or model.width; "
+            f"out of memory: reduce {recipe.task.sparing(recipe.model, recipe.train)}; "
             "the last checkpoint is kept"
         ) from error
     except BrokenPipeError:

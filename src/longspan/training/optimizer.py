@@ -1,4 +1,4 @@
-"""AdamW (1711.05101) or Muon (2502.16982) with warm-up and cosine, and float32 weights behind a
+"""AdamW (1711.05101) or Muon (2502.16982) with warm-up and decay, and float32 weights behind a
 bfloat16 model.
 """
 
@@ -6,18 +6,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from longspan.errors import CheckpointError
-from longspan.training.recipe import TrainConfig
+from longspan.training.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate of update `step` (0 is the first): linear warm-up, then a cosine (1608.03983)."""
+    """Rate of update `step` (0 is the first): linear warm-up, then what `config.schedule` says."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
+    if config.schedule == "inverse_sqrt":
+        # 1706.03762, equation 3, whose highest rate is reached when the warm-up ends
+        return config.learning_rate * (max(1, config.warmup) / (step + 1)) ** 0.5
     span = max(1, config.steps - config.warmup)
     done = min(1.0, (step - config.warmup + 1) / span)
     share = config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * done))
@@ -33,6 +37,9 @@ class Optimizer:
 
     With optimizer "muon" the matrices of linear maps take orthogonalised steps, as long as AdamW's
     would be, so that rate and decay mean the same; tables, biases and norms stay with AdamW.
+
+    Beside the weights it may hold their moving average (1412.6980, section 7.2), which is what is
+    evaluated and kept: the model that training gives.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, dtype: torch.dtype) -> None:
@@ -59,6 +66,9 @@ class Optimizer:
             betas=config.betas,
             fused=True,
         )
+        self.average: dict[str, Tensor] = {}
+        if config.average:
+            self.average = {n: w.detach().clone() for n, w in masters.items()}
         self.parts: list[torch.optim.Optimizer] = [adamw]
         if apart:
             muon = torch.optim.Muon(
@@ -93,6 +103,11 @@ class Optimizer:
                 group["lr"] = learning_rate(self.config, number)
             part.step()
             part.zero_grad(set_to_none=True)
+        if self.average:
+            # a short past at first: what it began with is noise
+            share = min(self.config.average, (1 + number) / (10 + number))
+            weights = [weight.detach() for weight in self.weights.values()]
+            torch._foreach_lerp_(list(self.average.values()), weights, 1 - share)
         self.publish()
 
     @torch.no_grad()
@@ -102,13 +117,40 @@ class Optimizer:
             for copy, weight in zip(self.copies, self.weights.values(), strict=True):
                 copy.copy_(weight)
 
+    @property
+    def model(self) -> dict[str, Tensor]:
+        """The weights of the model that training gives: the average, or those of the last step."""
+        return self.average or {name: weight.detach() for name, weight in self.weights.items()}
+
+    @contextmanager
+    @torch.no_grad()
+    def averaged(self) -> Iterator[None]:
+        """Gives the model the average for a while."""
+        if not self.average:
+            yield
+            return
+        before = [copy.detach().clone() for copy in self.copies]
+        for copy, mean in zip(self.copies, self.average.values(), strict=True):
+            copy.copy_(mean)
+        try:
+            yield
+        finally:
+            for copy, old in zip(self.copies, before, strict=True):
+                copy.copy_(old)
+
     def tensors(self) -> dict[str, Tensor]:
-        """What the optimizer remembers of each weight, `NAME.exp_avg` and so on."""
-        return {
+        """What the optimizer remembers of each weight, `NAME.exp_avg` and so on.
+
+        Where the average is the model, the weights themselves are among it, `NAME.weight`.
+        """
+        remembered = {
             f"{name}.{key}": value
             for part, name, weight in self._each()
             for key, value in part.state.get(weight, {}).items()
         }
+        if self.average:
+            remembered |= {f"{n}.weight": w.detach() for n, w in self.weights.items()}
+        return remembered
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what `tensors` gave.
@@ -118,6 +160,9 @@ class Optimizer:
         """
         for part, name, weight in self._each():
             part.state[weight] = _held(part, name, weight, tensors)
+            if self.average:
+                _take(weight, f"{name}.weight", tensors)
+        self.publish()
 
     def _each(self) -> Iterator[tuple[torch.optim.Optimizer, str, Tensor]]:
         """Every weight by name, with the part that moves it."""
@@ -143,3 +188,12 @@ def _held(
             raise CheckpointError(f"{name}.{key} {what}, not {tuple(shape)}")
     # clones: the numbers of a file need not be aligned as those of the unbroken run are
     return {key: tensors[f"{name}.{key}"].clone() for key in shapes}
+
+
+@torch.no_grad()
+def _take(weight: Tensor, name: str, tensors: dict[str, Tensor]) -> None:
+    held = tensors.get(name)
+    if held is None or held.shape != weight.shape:
+        what = "is missing" if held is None else f"is {tuple(held.shape)}"
+        raise CheckpointError(f"{name} {what}, not {tuple(weight.shape)}")
+    weight.copy_(held)

@@ -18,12 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from longspan.config import Tree, build, read_yaml, write_yaml
-from longspan.data import Codec, DataConfig, Splits, prepare
+from longspan.data import Codec
 from longspan.errors import CheckpointError, ConfigError, DataError
 from longspan.machine import choose_device, choose_dtype
-from longspan.models.decoder import Decoder, DecoderConfig
+from longspan.models.decoder import Decoder
+from longspan.task import Material, Task
 from longspan.training.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_weights
+from longspan.training.recipe import read_task
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Run:
     Attributes:
         path: the folder.
         config: `run.yaml` as a tree.
+        task: what the model is for.
         model: in evaluation mode.
         tokenizer: text to tokens and back.
         checkpoint: the folder whose weights these are.
@@ -40,9 +45,24 @@ class Run:
 
     path: Path
     config: Tree = field(repr=False)
-    model: Decoder = field(repr=False)
+    task: Task
+    model: nn.Module = field(repr=False)
     tokenizer: Codec = field(repr=False)
     checkpoint: Path
+
+    @property
+    def language_model(self) -> Decoder:
+        """The model, where it is one.
+
+        Raises:
+            ConfigError: this is a run of another task.
+        """
+        if not isinstance(self.model, Decoder):
+            raise ConfigError(
+                f"{self.path} is a run of {self.task.name}, and this is for language models; "
+                "`longspan evaluate` and `longspan predict` take it"
+            )
+        return self.model
 
     @property
     def fingerprint(self) -> str:
@@ -92,7 +112,9 @@ def load(
     """
     path = Path(path)
     config = read_run_config(path)
-    model_config = build(DecoderConfig, config.get("model"), f"{path / 'run.yaml'}")
+    source = f"{path / 'run.yaml'}"
+    task = read_task(config, source)
+    model_config = build(task.model(config.get("model")), config.get("model"), source)
     tokenizer = Codec.load(path)
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"checkpoint must be 'best' or 'last', not {checkpoint!r}")
@@ -102,16 +124,16 @@ def load(
         raise CheckpointError(
             f"{path} has no checkpoint yet; `longspan train {path} --resume` goes on"
         )
-    model = Decoder(model_config, tokenizer.size)
+    model = task.build(model_config, tokenizer)
     load_weights(model, folder / MODEL)
     where = choose_device(device)
     trained_in = (config.get("train") or {}).get("dtype", "float32")
     kind = choose_dtype(trained_in if dtype == "auto" else dtype, where)
     model.to(device=where, dtype=kind).eval()
-    return Run(path, config, model.requires_grad_(False), tokenizer, folder)
+    return Run(path, config, task, model.requires_grad_(False), tokenizer, folder)
 
 
-def own_data(run: Run) -> Splits:
+def own_data(run: Run) -> Material:
     """The data that a run was trained, validated and is to be tested on.
 
     Raises:
@@ -121,8 +143,9 @@ def own_data(run: Run) -> Splits:
     if "data" not in run.config:
         raise ConfigError(f"{run.path} was imported and has no data of its own; name some (--data)")
     source = str(run.path / "run.yaml")
-    splits = prepare(build(DataConfig, run.config["data"], source), codec=run.tokenizer)
-    if not len(splits.test.offsets):
+    section = build(run.task.data, run.config["data"], source)
+    splits = run.task.prepare(section, run.tokenizer)
+    if not len(splits.test):
         raise DataError(f"{source} leaves nothing to test on: data.test is 0; name some (--data)")
     return splits
 

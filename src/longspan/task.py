@@ -1,0 +1,162 @@
+"""What a task is: how data become sequences, what the loss is of, and what tells how good it is.
+
+A recipe names one (`task: translation`); without a name it is language modelling. The task says
+what the sections `data` and `model` are, so everything else (the loop, checkpoints, resuming, the
+command line) knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from longspan.data.tokenizer import Codec
+from longspan.errors import Conflict
+from longspan.registry import Component
+from longspan.state import State
+from longspan.training.config import TrainConfig
+
+Scores = Mapping[str, float]
+"""What held-out data say, by name; the first chooses the best checkpoint."""
+
+
+class Material(Protocol):
+    """What a task prepares: three parts of its data, and what their tokens mean."""
+
+    @property
+    def train(self) -> Any:
+        """What is learnt from."""
+
+    @property
+    def valid(self) -> Any:
+        """What watches training; empty if there is none."""
+
+    @property
+    def test(self) -> Any:
+        """What is left for the end; empty if there is none."""
+
+    @property
+    def codec(self) -> Codec:
+        """The tokenizer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one call of training gives.
+
+    Attributes:
+        losses: (N,) nats, whose mean is to become smaller.
+        tokens: how many were read.
+        state: what the next call goes on from; None if it begins anew.
+        where: what an error calls some of the N.
+    """
+
+    losses: Tensor
+    tokens: int
+    state: State | None
+    where: Callable[[Sequence[int]], str]
+
+
+class Lessons(ABC):
+    """The calls of a training. What a call reads depends on its number alone."""
+
+    @abstractmethod
+    def at(self, model: nn.Module, call: int, state: State | None) -> Lesson:
+        """A call, counted from 0 and without end.
+
+        Args:
+            model: in training mode.
+            call: its number.
+            state: what the call before gave, detached or not.
+        """
+
+
+@dataclass(frozen=True)
+class Task(Component, kind="task", folder="longspan.tasks"):
+    """What a model is for.
+
+    Traits:
+        rises: whether more of the first score is better.
+    """
+
+    rises: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def data(self) -> type[Any]:
+        """What the section `data` is."""
+
+    @abstractmethod
+    def model(self, tree: Any) -> type[Any]:
+        """What the section `model`, of which YAML gave `tree`, is."""
+
+    @abstractmethod
+    def batches(self, model: Any, train: TrainConfig) -> str:
+        """What a call of training reads, in words."""
+
+    @abstractmethod
+    def sparing(self, model: Any, train: TrainConfig) -> str:
+        """What to reduce where memory runs out, in words."""
+
+    def conflicts(self, data: Any, model: Any, train: TrainConfig) -> list[Conflict]:
+        """What the sections say against each other and against the task."""
+        return []
+
+    @abstractmethod
+    def prepare(self, data: Any, codec: Codec | None = None) -> Material:
+        """Reads, splits and tokenises, or finds what was prepared before.
+
+        Args:
+            data: the section.
+            codec: a tokenizer to use instead of fitting one.
+
+        Raises:
+            DataError: they cannot be read, or there is nothing in them.
+        """
+
+    @abstractmethod
+    def build(self, model: Any, codec: Codec) -> nn.Module:
+        """The model of a section, with fresh weights."""
+
+    @abstractmethod
+    def lessons(self, material: Material, data: Any, model: Any, train: TrainConfig) -> Lessons:
+        """What training reads.
+
+        Raises:
+            DataError: it is too short, or something in it is too long.
+        """
+
+    @abstractmethod
+    def score(self, model: nn.Module, held_out: Any, codec: Codec, tokens: int) -> Scores:
+        """What held-out data say in training; empty if there are none.
+
+        Args:
+            model: in evaluation mode.
+            held_out: the part `valid` of what `prepare` gave.
+            codec: the tokenizer.
+            tokens: about so many are scored at most; 0 for all.
+
+        Raises:
+            DivergedError: a loss is no number.
+        """
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes."""
+    return next(model.parameters()).device
+
+
+def smoothed(smoothing: float) -> Conflict:
+    """Of smoothed targets and a vocabulary in clusters."""
+    return Conflict(
+        "T8",
+        f"train.smoothing={smoothing} needs scores of all tokens, and an adaptive output makes "
+        "those of the clusters that occur.",
+        "Use train.smoothing=0, or leave model.vocabulary.cutoffs out.",
+    )
