@@ -19,6 +19,7 @@ import pytest
 import longspan
 from longspan.cli.list_ import KINDS, list_
 from longspan.comparing import Score
+from longspan.decoding.search import Filter, Strategy
 from longspan.mixing import Mixer
 from longspan.slots import Kernel, Memory, Pattern, Position
 from longspan.training.recipe import recipe_names
@@ -29,6 +30,18 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 """Files by the module's name after `longspan.`; the package itself is `__init__`."""
+
+DECODING = [
+    "decoding",
+    *(
+        f"decoding.{name}"
+        for name in ("hypothesis", "step", "search", "writing", "beams", "decode")
+    ),
+    "decoding.explain",
+    "decoding.filters*",
+    "decoding.strategies*",
+]
+"""What decodes ids; `decoding.generate` makes text of a run."""
 
 LAYERS = [
     ["errors"],
@@ -42,8 +55,7 @@ LAYERS = [
     ["mixers*"],
     ["config", "machine"],
     ["models*"],
-    ["decoding", "decoding.sampling"],
-    ["data*"],
+    ["data*", *DECODING],
     # what training watches itself with
     ["measure", "measure.perplexity", "measure.cost", "measure.crossover"],
     ["training.config"],
@@ -158,12 +170,26 @@ def test_mixers_do_not_know_each_other() -> None:
             assert ours(module) <= known, module
 
 
-@pytest.mark.parametrize(
-    ("folder", "kind"), (SLOTS | {"mixers": Mixer}).items(), ids=[*SLOTS, "mixers"]
-)
+def test_strategies_and_filters_do_not_know_each_other() -> None:
+    for module in MODULES:
+        if module.startswith(("decoding.filters.", "decoding.strategies.")):
+            members = {"decoding.filters", "decoding.strategies", "decoding.decode"}
+            assert not [other for other in ours(module) if other.startswith(tuple(members))], module
+
+
+FOLDERS = SLOTS | {
+    "mixers": Mixer,
+    "decoding.filters": Filter,
+    "decoding.strategies": Strategy,
+}
+
+
+@pytest.mark.parametrize(("folder", "kind"), FOLDERS.items(), ids=FOLDERS)
 def test_a_file_is_a_member(folder: str, kind: type) -> None:
     """One idea, one file, and the file is called as the recipe calls it."""
-    files = {module.partition(".")[2] for module in MODULES if module.startswith(f"{folder}.")}
+    files = {
+        module.removeprefix(f"{folder}.") for module in MODULES if module.startswith(f"{folder}.")
+    }
     assert set(kind.all()) == files
     for name, member in kind.all().items():
         assert member.__module__ == f"longspan.{folder}.{name}"

@@ -66,6 +66,10 @@ class InputError(LongspanError):
     """Tokens or masks that the model cannot take."""
 
 
+class DecodingError(LongspanError):
+    """Nothing may be written next: what is asked for cannot be met."""
+
+
 class DivergedError(LongspanError):
     """The loss or its gradient is no longer a number."""
 

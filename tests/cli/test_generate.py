@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from longspan.decoding.sampling import Sampling
 
 import longspan
-from longspan.decoding.sampling import Sampling
 from tests.tiny import PATIENCE, Result, refused, start
 
 GENERATE = ("generate", "--threads", 1)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from longspan.decoding.sampling import Sampling
 
 import longspan
 from longspan.decoding.generate import tokens
-from longspan.decoding.sampling import Sampling
 from longspan.errors import ConfigError, InputError
 from longspan.models.decoder import Decoder
 from longspan.training.run import Run

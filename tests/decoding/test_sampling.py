@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
 from longspan.decoding.sampling import Sampling
+
 from longspan.errors import ConfigError
 
 

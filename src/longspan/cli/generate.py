@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import sys
 
+from longspan.cli.decoding import DecodingOptions
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
 from longspan.decoding.generate import tokens
-from longspan.decoding.sampling import Sampling
 
 
 def generate(
@@ -15,12 +15,7 @@ def generate(
     /,
     *,
     prompt: str = "",
-    max_tokens: int = 200,
-    greedy: bool = False,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int | None = None,
+    how: DecodingOptions | None = None,
     checkpoint: Checkpoint = "best",
     device: Device = "auto",
     dtype: DType = "auto",
@@ -34,24 +29,12 @@ def generate(
         A run's folder.
     prompt
         What the text begins with; it is printed too.
-    max_tokens
-        Generate at most so many.
-    greedy
-        Take the most probable token each time.
-    temperature
-        Below 1 sharpens, above 1 flattens.
-    top_k
-        Draw from the k most probable; 0 for all.
-    top_p
-        Draw from the most probable that together reach p.
-    seed
-        The same seed draws the same text.
     """
-    sampling = Sampling(greedy=greedy, temperature=temperature, top_k=top_k, top_p=top_p)
+    decoding = (how or DecodingOptions()).decoding()
     loaded = open_run(run, checkpoint, device, dtype, threads)
     # a character may come as several tokens
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    steps = tokens(loaded, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed)
+    steps = tokens(loaded, prompt, decoding=decoding)
     between = text.decode(loaded.tokenizer.gap(prompt))  # refused before anything is printed
     # bytes that are no text reach us as lone surrogates, which cannot be printed
     sys.stdout.write(prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + between)

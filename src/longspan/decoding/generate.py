@@ -1,4 +1,4 @@
-"""Generation token by token, with the memory as the only context."""
+"""Text from a run: token by token as it is written, or whole."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from longspan.decoding.sampling import Sampling
+from longspan.config import build
+from longspan.decoding.decode import Decoding, decode, stream
+from longspan.decoding.hypothesis import Hypothesis
+from longspan.decoding.strategies.sample import Sample
 from longspan.errors import ConfigError
+from longspan.state import State
 from longspan.training.run import Run
 
 
@@ -22,88 +26,151 @@ class Token:
         bytes: what it stands for.
         bits: its surprisal under the model (before temperature and filters).
         prompt: it was given, not generated.
+        hypothesis: the whole text, with its last token.
     """
 
     token: int
     bytes: bytes
     bits: float
     prompt: bool = False
+    hypothesis: Hypothesis | None = None
 
 
-@torch.no_grad()
 def tokens(
-    run: Run,
-    prompt: str = "",
-    *,
-    max_tokens: int = 200,
-    sampling: Sampling | None = None,
-    seed: int | None = None,
-    echo: bool = False,
+    run: Run, prompt: str = "", *, decoding: Decoding | None = None, echo: bool = False
 ) -> Iterator[Token]:
-    """Generates tokens as they come, until `max_tokens` or the end of the document.
+    """Generates tokens as they come, until the longest length, the end of the document or a stop.
 
     Args:
         run: a loaded run.
         prompt: what the text begins with.
-        max_tokens: at most so many are generated.
-        sampling: how a token is drawn.
-        seed: of the draws; None takes one at random.
+        decoding: how; drawn from the model's distribution by default.
         echo: yield the prompt's tokens too, with their surprisal.
+
+    The token that ends a document is not told. A stop string is told as far as it belongs to tokens
+    (`Hypothesis.cut`).
 
     Raises:
         InputError: the prompt has something that the vocabulary does not.
+        DecodingError: nothing may come next.
     """
-    if max_tokens < 0:
-        raise ConfigError(f"max_tokens must be 0 or more, not {max_tokens}")
-    sampling = sampling or Sampling()
-    model, codec = run.language_model, run.tokenizer
-    device = model.head.bias.device
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
+    codec = run.tokenizer
     given = codec.prompt(prompt).tolist()
-    inputs = torch.tensor([[codec.start, *given]], device=device)
-    h, state = model.hidden(inputs)
-    if echo and given:
-        nll = model.head.nll(h[0, :-1], inputs[0, 1:])
-        for token, nats in zip(given, nll.tolist(), strict=True):
-            yield Token(token, codec.piece(token), nats / math.log(2), prompt=True)
-    logits = model.head(h[:, -1:])[:, -1]
-    for _ in range(max_tokens):
-        token = sampling.draw(logits, generator)
-        number = int(token)
-        if number == codec.start:
+    state, bits = _read(run, given)
+    if echo:
+        for token, surprisal in zip(given, bits, strict=True):
+            yield Token(token, codec.piece(token), surprisal, prompt=True)
+    *before, last = [codec.start, *given]
+    for each in stream(
+        run.language_model,
+        [[last]],
+        state,
+        decoding=decoding or Decoding(strategy=Sample()),
+        end=codec.start,
+        piece=codec.piece,
+        read=[before],
+    ):
+        if each.token == codec.start:
             return
-        bits = -float(logits.float().log_softmax(-1)[0, number]) / math.log(2)
-        yield Token(number, codec.piece(number), bits)
-        logits, state = model(token[:, None], state)
-        logits = logits[:, -1]
+        surprisal = -each.log_prob / math.log(2)
+        yield Token(each.token, codec.piece(each.token), surprisal, hypothesis=each.hypothesis)
+
+
+@torch.no_grad()
+def _read(run: Run, given: list[int]) -> tuple[State, list[float]]:
+    """The state before the last token of the start symbol and `given`, and the bits of `given`."""
+    model, start = run.language_model, run.tokenizer.start
+    state = model.start(1)
+    if not given:
+        return state, []
+    inputs = torch.tensor([[start, *given]], device=state.next.device)
+    h, state = model.hidden(inputs[:, :-1], state)
+    nats = model.head.nll(h[0], inputs[0, 1:])
+    return state, (nats / math.log(2)).tolist()
+
+
+def hypotheses(
+    run: Run, prompt: str = "", *, decoding: Decoding | None = None, alternatives: int = 0
+) -> list[Hypothesis]:
+    """The continuations of `prompt` that decoding finds, best first.
+
+    Args:
+        run: a loaded run.
+        prompt: what the texts begin with.
+        decoding: how; drawn from the model's distribution by default.
+        alternatives: tell so many candidates of each step.
+
+    Raises:
+        InputError, DecodingError: as `tokens`.
+    """
+    codec = run.tokenizer
+    given = codec.prompt(prompt).tolist()
+    state, _ = _read(run, given)
+    *before, last = [codec.start, *given]
+    (found,) = decode(
+        run.language_model,
+        [[last]],
+        state,
+        decoding=decoding or Decoding(strategy=Sample()),
+        end=codec.start,
+        piece=codec.piece,
+        read=[before],
+        alternatives=alternatives,
+    )
+    return found
 
 
 def generate(
     run: Run,
     prompt: str = "",
     *,
-    max_tokens: int = 200,
+    max_tokens: int | None = None,
     greedy: bool = False,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int | None = None,
+    decoding: Decoding | None = None,
 ) -> str:
-    """The continuation of `prompt`, without the prompt.
+    """The continuation of `prompt`, without the prompt and without a stop string.
 
         longspan.generate(run, "def main(", max_tokens=200, top_p=0.9, seed=1)
+        longspan.generate(run, "def main(", decoding=Decoding(strategy=Beam(beams=4)))
 
     Bytes that are no UTF-8 come out as the replacement character.
 
+    Args:
+        run: a loaded run.
+        prompt: what the text begins with.
+        max_tokens, greedy, temperature, top_k, top_p, seed: the common choices, by name.
+        decoding: all choices, in place of these.
+
     Raises:
-        ConfigError: a setting out of range.
+        ConfigError: a setting out of range, or choices both by name and by `decoding`.
         InputError: the prompt has something that the vocabulary does not.
+        DecodingError: nothing may come next.
     """
-    sampling = Sampling(greedy=greedy, temperature=temperature, top_k=top_k, top_p=top_p)
-    steps = tokens(run, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed)
-    content = run.tokenizer.gap(prompt) + run.tokenizer.decode([step.token for step in steps])
+    if decoding is None:
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        tree = {
+            "strategy": "greedy" if greedy else "sample",
+            "filters": [
+                {"name": name, field: settings[name]}
+                for name, field, neutral in _COMMON
+                if settings[name] != neutral
+            ],
+            "max_tokens": 200 if max_tokens is None else max_tokens,
+            "seed": seed,
+        }
+        decoding = build(Decoding, tree)
+    elif (max_tokens, greedy, temperature, top_k, top_p, seed) != (None, False, 1.0, 0, 1.0, None):
+        raise ConfigError(
+            "decoding says everything; leave the other choices out, or put them in it"
+        )
+    best, *_ = hypotheses(run, prompt, decoding=decoding)
+    content = run.tokenizer.gap(prompt) + best.text(run.tokenizer.piece)
     return content.decode("utf-8", errors="replace")
+
+
+_COMMON = (("temperature", "value", 1.0), ("top_k", "k", 0), ("top_p", "p", 1.0))
+"""Filters by name, the field that a number sets, and the number that means none."""

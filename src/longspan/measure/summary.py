@@ -20,8 +20,11 @@ import numpy as np
 
 from longspan.config import write_yaml
 from longspan.data import Corpus
+from longspan.decoding.decode import Decoding
+from longspan.decoding.filters.temperature import Temperature
+from longspan.decoding.filters.top_p import TopP
 from longspan.decoding.generate import tokens
-from longspan.decoding.sampling import Sampling
+from longspan.decoding.strategies.sample import Sample
 from longspan.errors import CheckpointError, ConfigError
 from longspan.machine import hardware, peak_memory, versions
 from longspan.measure.perplexity import Score, check_stride, evaluate, remembered, sliding
@@ -360,10 +363,13 @@ def _first_line(content: bytes) -> str:
 
 
 def _sample(run: Run, plan: Plan, prompt: str) -> dict[str, Any]:
-    sampling = Sampling(temperature=0.8, top_p=0.95)
-    steps = tokens(
-        run, prompt, max_tokens=plan.sample, sampling=sampling, seed=plan.seed, echo=True
+    decoding = Decoding(
+        strategy=Sample(),
+        filters=(Temperature(0.8), TopP(0.95)),
+        max_tokens=plan.sample,
+        seed=plan.seed,
     )
+    steps = tokens(run, prompt, decoding=decoding, echo=True)
     return {
         "prompt": prompt,
         "seed": plan.seed,

@@ -1,0 +1,152 @@
+"""Options of verbs that write text: how it is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from longspan.config import build
+from longspan.decoding.decode import Decoding
+from longspan.errors import ConfigError
+
+OF_STRATEGY = {
+    "beams": ("beam", "diverse"),
+    "groups": ("diverse",),
+    "diversity": ("diverse",),
+    "length_penalty": ("beam", "diverse"),
+    "early_stopping": ("beam", "diverse"),
+    "n_best": ("beam", "diverse"),
+}
+"""Settings of a strategy, and whose they are."""
+
+FILTERS = {
+    "repetition_penalty": ("repetition", "penalty"),
+    "no_repeat": ("no_repeat", "size"),
+    "temperature": ("temperature", "value"),
+    "top_k": ("top_k", "k"),
+    "top_p": ("top_p", "p"),
+    "min_p": ("min_p", "p"),
+    "typical": ("typical", "p"),
+}
+"""Filters by option, in the order in which they act: the component, and the field that is set."""
+
+SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical")
+"""Options that shape what is drawn from."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions:
+    """How text is written.
+
+    Parameters
+    ----------
+    strategy
+        What chooses: sample draws, greedy takes the likeliest token, beam and diverse write on
+        several texts at once and take the best.
+    greedy
+        The same as --strategy greedy.
+    beams
+        Texts that beam and diverse write at once.
+    groups
+        Groups into which diverse divides its beams.
+    diversity
+        What a token counts less in diverse for each beam of an earlier group that took it.
+    length_penalty
+        Beams compare log-probabilities divided by the length to this power; above 0 favours long.
+    early_stopping
+        When beams are done: true, as soon as enough texts are complete; false, when the best
+        unfinished one is no better; never, when it could not become better.
+    n_best
+        Texts of the beams to print, best first.
+    temperature
+        Below 1 sharpens, above 1 flattens.
+    top_k
+        Draw from the k most probable; 0 for all.
+    top_p
+        Draw from the most probable that together reach p.
+    min_p
+        Draw from what is at least p times as probable as the most probable.
+    typical
+        Draw from what is nearest to the expected surprisal, until it reaches p.
+    repetition_penalty
+        Above 1 makes tokens less probable that the text has already.
+    no_repeat
+        No so many tokens in a row twice; 0 allows all.
+    min_tokens
+        Write at least so many.
+    max_tokens
+        Write at most so many.
+    stop
+        End before this text; may be given several times.
+    seed
+        The same seed draws the same text.
+    """
+
+    strategy: Literal["sample", "greedy", "beam", "diverse"] | None = None
+    greedy: Annotated[bool, Parameter(negative="")] = False
+    beams: int | None = None
+    groups: int | None = None
+    diversity: float | None = None
+    length_penalty: float | None = None
+    early_stopping: Literal["true", "false", "never"] | None = None
+    n_best: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat: int = 0
+    min_tokens: int = 0
+    max_tokens: int = 200
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def decoding(self, default: str = "sample") -> Decoding:
+        """The choice that the options make.
+
+        Args:
+            default: the strategy, if none is named.
+
+        Raises:
+            ConfigError: settings out of range, or such as the strategy does not take; all at once.
+        """
+        if self.greedy and self.strategy not in (None, "greedy"):
+            raise ConfigError(f"--greedy is a strategy, and so is --strategy {self.strategy}")
+        name = "greedy" if self.greedy else self.strategy or default
+        strategy: dict[str, Any] = {"name": name}
+        problems = []
+        for setting, owners in OF_STRATEGY.items():
+            if (value := getattr(self, setting)) is None:
+                continue
+            if name not in owners:
+                problems.append(f"{_flag(setting)} is of the strategy {_or(owners)}, not of {name}")
+            words = {"true": True, "false": False}
+            strategy[setting] = words.get(value, value) if isinstance(value, str) else value
+        neutral = {f.name: f.default for f in fields(self)}
+        filters = [
+            {"name": component, field: getattr(self, option)}
+            for option, (component, field) in FILTERS.items()
+            if getattr(self, option) != neutral[option]
+        ]
+        problems += [
+            f"{_flag(option)} shapes what is drawn from, and {name} draws nothing"
+            for option in SHAPES
+            if name != "sample" and getattr(self, option) != neutral[option]
+        ]
+        if problems:
+            raise ConfigError([f"{problem}; leave it out" for problem in problems])
+        tree = {"strategy": strategy, "filters": filters}
+        limits = ("min_tokens", "max_tokens", "stop", "seed")
+        return build(Decoding, tree | {limit: getattr(self, limit) for limit in limits})
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join(names)

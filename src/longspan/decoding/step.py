@@ -1,0 +1,76 @@
+"""What decoding asks of a model: a step with explicit state.
+
+    logits, state = step(tokens, state, valid=valid)
+
+`Decoder` and `EncoderDecoder.decode` are such steps, and so is any function that keeps to the form;
+a state need only be able to give some of its rows (`select`), in any order and as often as named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from longspan.errors import InputError
+
+PIECE = 512
+"""Tokens of a prompt that are read at once: logits of all of a long one would not fit."""
+
+
+class Step(Protocol):
+    """A model that goes on by some tokens.
+
+    Takes tokens (N, T) int64, the state after what came before (None for nothing, if the model can
+    begin from nothing) and `valid` (N, T) bool, which marks real tokens (right padding is False);
+    a row may have none. Gives logits (N, T, V) for the token after each, and the state after them.
+    """
+
+    def __call__(
+        self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]: ...
+
+
+def prefill(
+    step: Step, prompts: Sequence[Sequence[int]], state: Any, device: torch.device | str
+) -> tuple[Tensor, Any]:
+    """Reads prompts of any lengths.
+
+    Args:
+        step: the model.
+        prompts: ids, one or more of each row.
+        state: what the model has read before, of as many rows; None for nothing.
+        device: where the tokens are to lie.
+
+    Returns:
+        Logits (N, V) for the token after each prompt, and the state after them.
+
+    Raises:
+        InputError: there is no prompt, or one is empty.
+    """
+    if not prompts:
+        raise InputError("there is no prompt: decoding needs one row or more")
+    lengths = [len(prompt) for prompt in prompts]
+    if 0 in lengths:
+        raise InputError(
+            f"row {lengths.index(0)} has an empty prompt; begin it with the start symbol"
+        )
+    longest = max(lengths)
+    padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
+    tokens = torch.tensor(padded, dtype=torch.int64, device=device)
+    last = torch.tensor(lengths, device=device) - 1
+    ragged = min(lengths) < longest
+    result = None
+    for low in range(0, longest, PIECE):
+        piece = tokens[:, low : low + PIECE]
+        places = torch.arange(low, low + piece.shape[1], device=device)
+        valid = places <= last[:, None] if ragged else None
+        logits, state = step(piece, state, valid=valid)
+        # where the prompt goes on, a later piece puts its own in this place
+        slots = (last - low).clamp(0, piece.shape[1] - 1)
+        ends = logits[torch.arange(len(prompts), device=device), slots]
+        result = ends if result is None else torch.where((last >= low)[:, None], ends, result)
+    assert result is not None
+    return result, state

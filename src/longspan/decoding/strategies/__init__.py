@@ -1,0 +1,1 @@
+"""How the next token, or the whole text, is chosen: one file a strategy."""
