@@ -19,7 +19,7 @@ from longspan.data import DataConfig
 from longspan.errors import ConfigError, IncompatibleConfig, did_you_mean
 from longspan.models.decoder import DecoderConfig
 from longspan.slots import Memory
-from longspan.training.recipe import Recipe, read_recipe, recipe_names, recipe_text, resolved
+from longspan.training.recipe import read_recipe, recipe_names, recipe_text, resolved
 from tests.tiny import SETTINGS
 
 

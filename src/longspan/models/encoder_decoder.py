@@ -24,6 +24,7 @@ from longspan.errors import ConfigError, Conflict, InputError
 from longspan.models.cross import CrossConfig, check_source
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.models.encoder import Encoder, EncoderConfig
+from longspan.models.vocabulary import Head
 from longspan.state import State
 
 
@@ -158,3 +159,14 @@ class EncoderDecoder(nn.Module):
             StateError: a state without a source, or of another model or batch.
         """
         return self.decoder(target, state, valid=valid)
+
+    def hidden(
+        self, target: Tensor, state: State, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As `decode`, but (B, T, C) hidden states, for losses that never make (B, T, V)."""
+        return self.decoder.hidden(target, state, valid=valid)
+
+    @property
+    def head(self) -> Head:
+        """From hidden states to scores of tokens."""
+        return self.decoder.head

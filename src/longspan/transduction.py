@@ -1,0 +1,262 @@
+"""What tasks have in common that read one sequence and write another about it.
+
+    translation, summarization, answering in words
+
+They differ in how what is written is scored (`Transduction.judge`). The model is an encoder and a
+decoder (`model.encoder`, `model.decoder`), or a decoder alone that reads the source before it
+writes, with whatever memory it carries.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longspan.data.pairs.batches import Batches
+from longspan.data.pairs.config import PairsConfig
+from longspan.data.pairs.corpus import Pairs
+from longspan.data.pairs.prepared import PairSplits, prepare
+from longspan.data.tokenizer import Codec
+from longspan.decoding.decode import Decoding, decode
+from longspan.decoding.hypothesis import Hypothesis
+from longspan.decoding.strategies.beam import Beam
+from longspan.decoding.strategies.greedy import Greedy
+from longspan.errors import Conflict, DivergedError, InputError
+from longspan.models.decoder import DecoderConfig
+from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from longspan.models.prefix import Prefix
+from longspan.state import State
+from longspan.task import Lesson, Lessons, Material, Scores, Task, device_of, smoothed
+from longspan.training.config import TrainConfig
+
+Transducer = EncoderDecoder | Prefix
+TransducerConfig = EncoderDecoderConfig | DecoderConfig
+
+ROWS = 64
+"""Sources that are read and written about at once."""
+
+
+@dataclass(frozen=True)
+class Transduction(Task):
+    """Reads one sequence and writes another.
+
+    Attributes:
+        decode: how texts are written where they are evaluated or asked for. In training, held-out
+            texts are written greedily.
+    """
+
+    decode: Decoding = field(default_factory=lambda: Decoding(strategy=Beam(beams=4)))
+
+    @abstractmethod
+    def judge(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+        """How good texts are, by name; the first score chooses the best checkpoint.
+
+        Args:
+            texts: one a source.
+            references: of each source one or more.
+        """
+
+    @property
+    def data(self) -> type[Any]:
+        return PairsConfig
+
+    def model(self, tree: Any) -> type[Any]:
+        both = isinstance(tree, Mapping) and {"encoder", "cross", "shared"} & set(tree)
+        return EncoderDecoderConfig if both else DecoderConfig
+
+    def batches(self, model: TransducerConfig, train: TrainConfig) -> str:
+        return f"batches of {train.tokens} tokens"
+
+    def sparing(self, model: TransducerConfig, train: TrainConfig) -> str:
+        return (
+            f"train.tokens (now {train.tokens}; train.accumulate makes up for it) or the model's "
+            "width"
+        )
+
+    def conflicts(
+        self, data: PairsConfig, model: TransducerConfig, train: TrainConfig
+    ) -> list[Conflict]:
+        found = []
+        if train.tokens is None:
+            found.append(
+                Conflict(
+                    "T6",
+                    f"{self.name} reads batches of pairs of like length.",
+                    "Set train.tokens, rows times tokens of a batch: 4096, for instance.",
+                )
+            )
+        for name, usual in (("batch", None), ("segment", None), ("through", 1)):
+            if (value := getattr(train, name)) != usual:
+                found.append(
+                    Conflict(
+                        "T7",
+                        f"train.{name}={value} is of tasks that read streams; {self.name} reads "
+                        "pairs, each from its beginning to its end.",
+                        "Leave it out; train.tokens says how much a call reads.",
+                    )
+                )
+        decoder = model.decoder if isinstance(model, EncoderDecoderConfig) else model
+        if train.smoothing and decoder.vocabulary.cutoffs:
+            found.append(smoothed(train.smoothing))
+        return found
+
+    def prepare(self, data: PairsConfig, codec: Codec | None = None) -> PairSplits:
+        return prepare(data, codec)
+
+    def build(self, model: TransducerConfig, codec: Codec) -> Transducer:
+        if isinstance(model, EncoderDecoderConfig):
+            return EncoderDecoder(model, codec.size, codec.size)
+        return Prefix(model, codec.size)
+
+    def lessons(
+        self, material: Material, data: PairsConfig, model: TransducerConfig, train: TrainConfig
+    ) -> Lessons:
+        assert train.tokens is not None
+        return _Pairs(Batches(material.train, train.tokens, train.seed), train.smoothing)
+
+    def score(self, model: Any, held_out: Pairs, codec: Codec, tokens: int) -> Scores:
+        if not len(held_out):
+            return {}
+        count = len(held_out)
+        if tokens:
+            ends = held_out.lengths.sum(1).cumsum()
+            count = max(1, int(np.searchsorted(ends, tokens, "right")))
+        part = held_out.select(np.arange(count))
+        bits = likelihood(model, part)
+        longest = 2 * int(part.lengths[:, 1].max()) + 10
+        decoding = Decoding(strategy=Greedy(), max_tokens=longest)
+        sources = [part.source(index) for index in range(count)]
+        texts = [self.text(found[0], codec) for found in write(model, sources, codec, decoding)]
+        assert part.references is not None
+        return {**self.judge(texts, part.references), "bits_per_token": bits}
+
+    def text(self, hypothesis: Hypothesis, codec: Codec) -> str:
+        """What was written, as text."""
+        return hypothesis.text(codec.piece).decode("utf-8", errors="replace").strip()
+
+
+@dataclass(frozen=True)
+class _Pairs(Lessons):
+    batches: Batches
+    smoothing: float
+
+    def at(self, model: Any, call: int, state: State | None) -> Lesson:
+        batch, device = self.batches.at(call), device_of(model)
+        valid = batch.target_valid.to(device)
+        read = model.encode(batch.source.to(device), _ragged(batch.source_valid, device))
+        h, _ = model.hidden(batch.inputs.to(device), read, valid=_ragged(valid, device))
+        losses = model.head.nll(h[valid], batch.targets.to(device)[valid], self.smoothing)
+        rows = batch.records[batch.target_valid.nonzero()[:, 0]]
+
+        def where(bad: Sequence[int]) -> str:
+            return self.batches.pairs.name(int(rows[bad[0]]))
+
+        read_too = int(batch.source_valid.sum())
+        return Lesson(losses, len(losses) + read_too, None, where)
+
+
+def _ragged(valid: Tensor, device: torch.device) -> Tensor | None:
+    return None if bool(valid.all()) else valid.to(device)
+
+
+@torch.no_grad()
+def likelihood(model: Transducer, pairs: Pairs) -> float:
+    """Bits per token of the targets, the end of each among them.
+
+    Raises:
+        DivergedError: one is no number.
+    """
+    batches, device = Batches(pairs, max(4096, int(pairs.lengths.max()) + 1)), device_of(model)
+    nats, count = 0.0, 0
+    for step in range(batches.epoch):
+        batch = batches.at(step)
+        valid = batch.target_valid.to(device)
+        read = model.encode(batch.source.to(device), _ragged(batch.source_valid, device))
+        h, _ = model.hidden(batch.inputs.to(device), read, valid=_ragged(valid, device))
+        losses = model.head.nll(h[valid], batch.targets.to(device)[valid])
+        nats += float(losses.double().sum())
+        count += len(losses)
+    if not np.isfinite(nats):
+        raise DivergedError("the loss of held-out pairs is no number")
+    return nats / count / float(np.log(2))
+
+
+def write(
+    model: Transducer,
+    sources: Sequence[Any],
+    codec: Codec,
+    decoding: Decoding,
+    *,
+    alternatives: int = 0,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[list[Hypothesis]]:
+    """What the model writes about each source, in their order; of each the best first.
+
+    Sources of like length are read together; a row's text does not depend on its neighbours.
+
+    Args:
+        model: in evaluation mode.
+        sources: ids of each.
+        codec: the tokenizer.
+        decoding: how.
+        alternatives: tell so many candidates of each step.
+        advance: told how many are done.
+
+    Raises:
+        InputError: a source is empty, or longer than the model can take.
+        DecodingError: nothing may come next.
+    """
+    limit = _limit(model)
+    for index, source in enumerate(sources):
+        if not len(source):
+            raise InputError(f"source {index + 1} is empty; leave it out")
+        if limit is not None and len(source) > limit:
+            raise InputError(
+                f"source {index + 1} has {len(source)} tokens, more than the {limit} places of the "
+                "model's positions; split it, or train with a position without a limit (rotary, "
+                "alibi, xl) and, if it is long, a memory or a window"
+            )
+    found: list[list[Hypothesis]] = [[] for _ in sources]
+    order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    for low in range(0, len(order), ROWS):
+        rows = order[low : low + ROWS]
+        state = read(model, [sources[row] for row in rows])
+        prompts = [[codec.start]] * len(rows)
+        texts = decode(
+            model.decode,
+            prompts,
+            state,
+            decoding=decoding,
+            end=codec.start,
+            piece=codec.piece,
+            alternatives=alternatives,
+        )
+        for row, text in zip(rows, texts, strict=True):
+            found[row] = text
+        if advance is not None:
+            advance(len(rows))
+    yield from found
+
+
+@torch.no_grad()
+def read(model: Transducer, sources: Sequence[Any]) -> State:
+    """The state after reading sources, ids of each."""
+    longest = max(map(len, sources))
+    tokens = torch.zeros(len(sources), longest, dtype=torch.long)
+    lengths = torch.tensor([len(source) for source in sources])
+    for row, source in zip(tokens, sources, strict=True):
+        row[: len(source)] = torch.from_numpy(np.asarray(source, np.int64))
+    valid, device = torch.arange(longest) < lengths[:, None], device_of(model)
+    return model.encode(tokens.to(device), _ragged(valid, device))
+
+
+def _limit(model: Transducer) -> int | None:
+    config = model.config
+    side = config.encoder if isinstance(config, EncoderDecoderConfig) else config
+    return side.position.limit
