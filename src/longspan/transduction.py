@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longspan.data.pairs.batches import Batches
+from longspan.data.pairs.batches import Batches, PairBatch
 from longspan.data.pairs.config import PairsConfig
 from longspan.data.pairs.corpus import Pairs
 from longspan.data.pairs.prepared import PairSplits, prepare
@@ -147,11 +147,8 @@ class _Pairs(Lessons):
     smoothing: float
 
     def at(self, model: Any, call: int, state: State | None) -> Lesson:
-        batch, device = self.batches.at(call), device_of(model)
-        valid = batch.target_valid.to(device)
-        read = model.encode(batch.source.to(device), _ragged(batch.source_valid, device))
-        h, _ = model.hidden(batch.inputs.to(device), read, valid=_ragged(valid, device))
-        losses = model.head.nll(h[valid], batch.targets.to(device)[valid], self.smoothing)
+        batch = self.batches.at(call)
+        losses = model.head.nll(*_taught(model, batch), self.smoothing)
         rows = batch.records[batch.target_valid.nonzero()[:, 0]]
 
         def where(bad: Sequence[int]) -> str:
@@ -159,6 +156,19 @@ class _Pairs(Lessons):
 
         read_too = int(batch.source_valid.sum())
         return Lesson(losses, len(losses) + read_too, None, where)
+
+
+def _taught(model: Transducer, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Hidden states (N, C) before the N tokens of the targets, and the tokens."""
+    device = device_of(model)
+    valid = batch.target_valid.to(device)
+    h = model.taught(
+        batch.source.to(device),
+        batch.inputs.to(device),
+        source_valid=_ragged(batch.source_valid, device),
+        valid=_ragged(valid, device),
+    )
+    return h[valid], batch.targets.to(device)[valid]
 
 
 def _ragged(valid: Tensor, device: torch.device) -> Tensor | None:
@@ -172,14 +182,10 @@ def likelihood(model: Transducer, pairs: Pairs) -> float:
     Raises:
         DivergedError: one is no number.
     """
-    batches, device = Batches(pairs, max(4096, int(pairs.lengths.max()) + 1)), device_of(model)
+    batches = Batches(pairs, max(4096, int(pairs.lengths.max()) + 1))
     nats, count = 0.0, 0
     for step in range(batches.epoch):
-        batch = batches.at(step)
-        valid = batch.target_valid.to(device)
-        read = model.encode(batch.source.to(device), _ragged(batch.source_valid, device))
-        h, _ = model.hidden(batch.inputs.to(device), read, valid=_ragged(valid, device))
-        losses = model.head.nll(h[valid], batch.targets.to(device)[valid])
+        losses = model.head.nll(*_taught(model, batches.at(step)))
         nats += float(losses.double().sum())
         count += len(losses)
     if not np.isfinite(nats):
