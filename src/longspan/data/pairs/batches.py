@@ -1,7 +1,9 @@
 """Batches of pairs of like length, within a budget of tokens.
 
-Each epoch the records are shuffled, sorted by length within large chunks, and cut wherever one more
-would exceed the budget; then the batches are shuffled. All draws come from the seed and the number
+Each epoch the records are shuffled, sorted within large chunks, and cut wherever one more would
+exceed the budget; then the batches are shuffled. They are sorted by the longer of source and
+target, which is what the budget counts, then by the target, so that the long sources of summaries
+lie together as well as the like lengths of translations. All draws come from the seed and the number
 of the epoch, so a batch depends on the step alone: a run that goes on has nothing to restore but
 its number.
 """
@@ -134,7 +136,7 @@ class Batches:
         widths = self._lengths.max(1)
         chunk = (np.cumsum(widths[order]) - 1) // (CHUNK * self.tokens)
         sources, targets = self._lengths[order].T
-        order = order[np.lexsort((sources, targets, chunk))]
+        order = order[np.lexsort((sources, targets, widths[order], chunk))]
         starts, sizes = self._cut(widths[order])
         shuffled = draw.permutation(len(starts))
         starts, sizes = starts[shuffled], sizes[shuffled]

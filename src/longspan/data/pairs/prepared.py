@@ -168,7 +168,8 @@ def _digest(records: Records) -> tuple[str, list[str]]:
 
 
 def _bytes(record: Record) -> bytes:
-    return json.dumps([record.number, record.source, *record.targets]).encode()
+    texts = [text.encode() for text in (record.source, *record.targets)]
+    return b"%d %s " % (record.number, str([*map(len, texts)]).encode()) + b"".join(texts)
 
 
 def _hash(config: PairsConfig, codec: Codec | None, plan: Plan) -> str:
@@ -216,10 +217,9 @@ def _build(place: Path, plan: Plan, codec: Codec, hash: str) -> None:
             open(place / f"{split}.bin", "wb") as file,
             open(place / f"{split}.jsonl", "w", encoding="utf-8") as texts,
         ):
-            for record in part:
-                for ids in encoded(record, part.records, codec):
-                    file.write(ids.tobytes())
-                    lengths.append(len(ids))
+            for record, source, target in encoded(part, part.records, codec):
+                file.write(source.tobytes() + target.tobytes())
+                lengths += [len(source), len(target)]
                 numbers.append(record.number)
                 if split in EVALUATED:
                     texts.write(json.dumps(record.targets) + "\n")
