@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longspan.data.corpus import dtype
-from longspan.data.pairs.config import Path
+from longspan.data.pairs.config import Location
 from longspan.data.pairs.records import Record, Records
 from longspan.data.tokenizer import Codec
 from longspan.errors import DataError
@@ -83,16 +83,14 @@ class Pairs:
             codec: encodes them.
 
         Raises:
-            DataError: there are none, or the codec cannot encode them.
+            DataError: there are none, one is empty, or the codec cannot encode them.
         """
-        records = [
-            Record(number, source, (targets,) if isinstance(targets, str) else tuple(targets))
-            for number, (source, targets) in enumerate(texts)
-        ]
-        return gather(records, Records(""), codec)
+        origin = Records("")
+        records = (origin.record(number, *sides) for number, sides in enumerate(texts))
+        return gather(records, origin, codec)
 
 
-def read(path: Path, codec: Codec, source: str = "source", target: str = "target") -> Pairs:
+def read(path: Location, codec: Codec, source: str = "source", target: str = "target") -> Pairs:
     """The pairs that `path` names, in memory and unsplit: for evaluation.
 
     Args:

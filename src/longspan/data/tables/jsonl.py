@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from longspan.data.lines import lines
-from longspan.data.table import Row, Table
-from longspan.errors import DataError, did_you_mean
+from longspan.data.table import Row, Table, fields
+from longspan.errors import DataError
 
 
 @dataclass(frozen=True)
 class JSONL(Table, name="jsonl"):
-    """Rows are objects, fields their members."""
+    """Rows are objects. A field of an object in a field has a dotted name."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json")
 
@@ -22,13 +22,7 @@ class JSONL(Table, name="jsonl"):
         for number, line in lines(self.path):
             if line.strip():
                 record = self._record(number, line)
-                for name in names:
-                    if name not in record:
-                        raise DataError(
-                            f"{self.place(number)}: there is no field '{name}'"
-                            f"{did_you_mean(name, record)}"
-                        )
-                yield number, tuple(record[name] for name in names)
+                yield number, fields(record, names, self.place(number))
 
     def _record(self, number: int, line: str) -> dict[str, Any]:
         try:
