@@ -28,17 +28,13 @@ class JSONL(Table, name="jsonl"):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            if number == 1 and line.lstrip()[0] in "[{":
-                hint = "; write one object a line (jq -c '.[]' does so with a list)"
-            else:
-                hint = ""
-            raise DataError(
-                f"{self.place(number)}: not JSON ({error.msg} in column {error.colno}){hint}"
-            ) from error
-        except RecursionError as error:
-            raise DataError(f"{self.place(number)}: JSON that is nested too deep") from error
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{self.place(number)}: must be an object with fields, not {type(record).__name__}"
-            )
-        return record
+            reason = f"not JSON ({error.msg} in column {error.colno})"
+        except RecursionError:
+            reason = "JSON that is nested too deep"
+        else:
+            if isinstance(record, dict):
+                return record
+            reason = f"must be an object with fields, not {type(record).__name__}"
+        hint = "; write one object a line (jq -c '.[]' does so with a list)"
+        whole = number == 1 and line.lstrip()[0] in "[{"
+        raise DataError(f"{self.place(number)}: {reason}{hint if whole else ''}")
