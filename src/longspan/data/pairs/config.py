@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from longspan.data.table import Table, kind
+from longspan.data.table import kind, unknown
 from longspan.data.tokenizer import Tokenizer
 from longspan.data.tokenizers.bpe import BPE
 from longspan.errors import ConfigError
 
-Path = str | tuple[str, str]
+Location = str | tuple[str, str]
 """A table (`table.py`), or two parallel text files: the sources' lines and the targets'."""
 
 EVALUATED = ("valid", "test")
@@ -38,9 +38,9 @@ class PairsConfig:
         ConfigError: with every problem.
     """
 
-    path: str | tuple[str, str]
-    valid: float | str | tuple[str, str] = 0.05
-    test: float | str | tuple[str, str] = 0.05
+    path: Location
+    valid: float | Location = 0.05
+    test: float | Location = 0.05
     source: str = "source"
     target: str = "target"
     longest: int | None = None
@@ -100,15 +100,6 @@ def _path(name: str, value: Any) -> list[str]:
         ]
     tables = [one for one in value if kind(one)]
     return [f"data.{name}: {one!r} is a table, no parallel text file" for one in tables]
-
-
-def unknown(path: str) -> str:
-    """What to say of a path that is no table."""
-    endings = ", ".join(suffix for member in Table.all().values() for suffix in member.suffixes)
-    return (
-        f"{path!r} does not say what it is; name a table ({endings}, also compressed: .gz, .xz, "
-        ".bz2), 'hf:NAME', or two parallel text files, [sources, targets]"
-    )
 
 
 def _is_fraction(value: Any) -> bool:

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from typing import Any
 
 from longspan.data.lines import lines
-from longspan.data.pairs.config import Path, unknown
-from longspan.data.table import kind
+from longspan.data.pairs.config import Location
+from longspan.data.table import kind, unknown
 from longspan.errors import DataError
 
 
@@ -38,7 +38,7 @@ class Records:
         target: field that is written about it.
     """
 
-    path: Path
+    path: Location
     source: str = "source"
     target: str = "target"
 
@@ -66,19 +66,27 @@ class Records:
         table = kind(self.path)
         return table(self.path).place(number) if table else f"record {number}"
 
+    def record(self, number: int, source: Any, target: Any) -> Record:
+        """A record of what its fields hold.
+
+        Raises:
+            DataError: they are no text, or empty.
+        """
+        texts = target if isinstance(target, list | tuple) else [target]
+        if not texts:
+            raise DataError(f"{self.place(number)}: field '{self.target}' is an empty list")
+        return Record(
+            number,
+            self._text(number, self.source, source),
+            tuple(self._text(number, self.target, text) for text in texts),
+        )
+
     def _tabled(self, path: str) -> Iterator[Record]:
         table = kind(path)
         if table is None:
             raise DataError(unknown(path))
         for number, (source, target) in table(path).rows((self.source, self.target)):
-            texts = target if isinstance(target, list | tuple) else [target]
-            if not texts:
-                raise DataError(f"{self.place(number)}: field '{self.target}' is an empty list")
-            yield Record(
-                number,
-                self._text(source, self.source, number),
-                tuple(self._text(text, self.target, number) for text in texts),
-            )
+            yield self.record(number, source, target)
 
     def _parallel(self) -> Iterator[Record]:
         ours, theirs = self.path
@@ -91,7 +99,7 @@ class Records:
                     raise DataError(f"{path} line {number}: is empty; remove it from both files")
             yield Record(number, source[1], (target[1],))
 
-    def _text(self, value: Any, field: str, number: int) -> str:
+    def _text(self, number: int, field: str, value: Any) -> str:
         if not isinstance(value, str):
             held = "null" if value is None else type(value).__name__
             raise DataError(f"{self.place(number)}: field '{field}' holds {held}, not text")
