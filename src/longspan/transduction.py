@@ -128,13 +128,42 @@ class Transduction(Task):
             ends = held_out.lengths.sum(1).cumsum()
             count = max(1, int(np.searchsorted(ends, tokens, "right")))
         part = held_out.select(np.arange(count))
-        bits = likelihood(model, part)
-        longest = 2 * int(part.lengths[:, 1].max()) + 10
+        # twice the longest is enough to see that a text does not end
+        longest = min(self.decode.max_tokens, 2 * int(part.lengths[:, 1].max()) + 10)
         decoding = Decoding(strategy=Greedy(), max_tokens=longest)
-        sources = [part.source(index) for index in range(count)]
-        texts = [self.text(found[0], codec) for found in write(model, sources, codec, decoding)]
-        assert part.references is not None
-        return {**self.judge(texts, part.references), "bits_per_token": bits}
+        return self.examine(model, part, codec, decoding)[0]
+
+    def examine(
+        self,
+        model: Transducer,
+        pairs: Pairs,
+        codec: Codec,
+        decoding: Decoding | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> tuple[Scores, list[list[Hypothesis]]]:
+        """Writes about every source and scores what was written.
+
+        Args:
+            model: in evaluation mode.
+            pairs: with references.
+            codec: the tokenizer.
+            decoding: how; `decode` by default.
+            advance: told how many are done.
+
+        Returns:
+            The scores, and of each source the hypotheses, best first.
+
+        Raises:
+            InputError, DecodingError: as `write`.
+        """
+        sources = [pairs.source(index) for index in range(len(pairs))]
+        found = list(write(model, sources, codec, decoding or self.decode, advance=advance))
+        texts = [self.text(best, codec) for best, *_ in found]
+        assert pairs.references is not None
+        return {
+            **self.judge(texts, pairs.references),
+            "bits_per_token": likelihood(model, pairs),
+        }, found
 
     def text(self, hypothesis: Hypothesis, codec: Codec) -> str:
         """What was written, as text."""
