@@ -21,13 +21,15 @@ from torch import Tensor
 from longspan.data.pairs.batches import Batches, PairBatch
 from longspan.data.pairs.config import PairsConfig
 from longspan.data.pairs.corpus import Pairs
+from longspan.data.pairs.corpus import read as read_pairs
 from longspan.data.pairs.prepared import PairSplits, prepare
+from longspan.data.pairs.sources import sources as find
 from longspan.data.tokenizer import Codec
 from longspan.decoding.decode import Decoding, decode
 from longspan.decoding.hypothesis import Hypothesis
 from longspan.decoding.strategies.beam import Beam
 from longspan.decoding.strategies.greedy import Greedy
-from longspan.errors import Conflict, DivergedError, InputError
+from longspan.errors import ConfigError, Conflict, DivergedError, InputError
 from longspan.models.decoder import DecoderConfig
 from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from longspan.models.prefix import Prefix
@@ -156,14 +158,44 @@ class Transduction(Task):
         Raises:
             InputError, DecodingError: as `write`.
         """
-        sources = [pairs.source(index) for index in range(len(pairs))]
-        found = list(write(model, sources, codec, decoding or self.decode, advance=advance))
+        read = [pairs.source(index) for index in range(len(pairs))]
+        chosen = decoding or self.decode
+        found = list(write(model, read, codec, chosen, names=pairs.name, advance=advance))
         texts = [self.text(best, codec) for best, *_ in found]
         assert pairs.references is not None
         return {
             **self.judge(texts, pairs.references),
             "bits_per_token": likelihood(model, pairs),
         }, found
+
+    def read(self, data: Any, path: Sequence[str], codec: Codec) -> Pairs:
+        """Records for evaluation.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            path: a table with its fields, or two parallel text files.
+            codec: the tokenizer.
+
+        Raises:
+            ConfigError: three paths or more.
+            DataError: there is nothing to read, or it cannot be read.
+        """
+        if len(path) > 2:
+            raise ConfigError(f"name one table, or two parallel text files, not {len(path)} files")
+        location = path[0] if len(path) == 1 else (path[0], path[1])
+        return read_pairs(location, codec, data.source, data.target)
+
+    def asked(self, data: Any, path: str) -> Iterator[tuple[str, str]]:
+        """What errors call each source of a file, and the source.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            path: a table with its fields, a text file with a source a line, or "-".
+
+        Raises:
+            DataError: there is none, one is empty, or it cannot be read.
+        """
+        return ((where, text) for where, (text,) in find(path, [data.source]))
 
     def text(self, hypothesis: Hypothesis, codec: Codec) -> str:
         """What was written, as text."""
@@ -229,6 +261,7 @@ def write(
     decoding: Decoding,
     *,
     alternatives: int = 0,
+    names: Callable[[int], str] = lambda index: f"source {index + 1}",
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[list[Hypothesis]]:
     """What the model writes about each source, in their order; of each the best first.
@@ -241,22 +274,14 @@ def write(
         codec: the tokenizer.
         decoding: how.
         alternatives: tell so many candidates of each step.
+        names: what errors call a source, counted from 0.
         advance: told how many are done.
 
     Raises:
         InputError: a source is empty, or longer than the model can take.
         DecodingError: nothing may come next.
     """
-    limit = _limit(model)
-    for index, source in enumerate(sources):
-        if not len(source):
-            raise InputError(f"source {index + 1} is empty; leave it out")
-        if limit is not None and len(source) > limit:
-            raise InputError(
-                f"source {index + 1} has {len(source)} tokens, more than the {limit} places of the "
-                "model's positions; split it, or train with a position without a limit (rotary, "
-                "alibi, xl) and, if it is long, a memory or a window"
-            )
+    _refuse(model, sources, names)
     found: list[list[Hypothesis]] = [[] for _ in sources]
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     for low in range(0, len(order), ROWS):
@@ -291,7 +316,16 @@ def read(model: Transducer, sources: Sequence[Any]) -> State:
     return model.encode(tokens.to(device), _ragged(valid, device))
 
 
-def _limit(model: Transducer) -> int | None:
+def _refuse(model: Transducer, sources: Sequence[Any], names: Callable[[int], str]) -> None:
     config = model.config
     side = config.encoder if isinstance(config, EncoderDecoderConfig) else config
-    return side.position.limit
+    limit = side.position.limit
+    for index, source in enumerate(sources):
+        if not len(source):
+            raise InputError(f"{names(index)} is empty; leave it out")
+        if limit is not None and len(source) > limit:
+            raise InputError(
+                f"{names(index)} has {len(source)} tokens, more than the {limit} places of "
+                f"position='{side.position.name}'; split it, or train with a position without a "
+                "limit and, where sources are long, with a window or a memory"
+            )

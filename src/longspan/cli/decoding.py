@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from longspan.config import build
+from longspan.config import build, plain
 from longspan.decoding.decode import Decoding
+from longspan.decoding.search import Filter, Strategy
 from longspan.errors import ConfigError
 
-OF_STRATEGY = {
-    "beams": ("beam", "diverse"),
-    "groups": ("diverse",),
-    "diversity": ("diverse",),
-    "length_penalty": ("beam", "diverse"),
-    "early_stopping": ("beam", "diverse"),
-    "n_best": ("beam", "diverse"),
-}
-"""Settings of a strategy, and whose they are."""
+STRATEGY = ("beams", "groups", "diversity", "length_penalty", "early_stopping", "n_best")
+"""Options that are settings of a strategy of that name."""
 
 FILTERS = {
     "repetition_penalty": ("repetition", "penalty"),
@@ -32,8 +26,9 @@ FILTERS = {
 }
 """Filters by option, in the order in which they act: the component, and the field that is set."""
 
-SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical")
-"""Options that shape what is drawn from."""
+NEUTRAL = {"repetition_penalty": 1, "no_repeat": 0, "temperature": 1, "top_k": 0, "top_p": 1}
+NEUTRAL |= {"min_p": 0, "typical": 1}
+"""The value of each that means none."""
 
 
 @Parameter(name="*")
@@ -85,7 +80,7 @@ class DecodingOptions:
         The same seed draws the same text.
     """
 
-    strategy: Literal["sample", "greedy", "beam", "diverse"] | None = None
+    strategy: str | None = None
     greedy: Annotated[bool, Parameter(negative="")] = False
     beams: int | None = None
     groups: int | None = None
@@ -93,60 +88,67 @@ class DecodingOptions:
     length_penalty: float | None = None
     early_stopping: Literal["true", "false", "never"] | None = None
     n_best: int | None = None
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical: float = 1.0
-    repetition_penalty: float = 1.0
-    no_repeat: int = 0
-    min_tokens: int = 0
-    max_tokens: int = 200
-    stop: tuple[str, ...] = ()
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat: int | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    stop: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     seed: int | None = None
 
-    def decoding(self, default: str = "sample") -> Decoding:
-        """The choice that the options make.
-
-        Args:
-            default: the strategy, if none is named.
+    def over(self, base: Decoding) -> Decoding:
+        """What `base` says, but for what the options say.
 
         Raises:
             ConfigError: settings out of range, or such as the strategy does not take; all at once.
         """
         if self.greedy and self.strategy not in (None, "greedy"):
             raise ConfigError(f"--greedy is a strategy, and so is --strategy {self.strategy}")
-        name = "greedy" if self.greedy else self.strategy or default
-        strategy: dict[str, Any] = {"name": name}
-        problems = []
-        for setting, owners in OF_STRATEGY.items():
-            if (value := getattr(self, setting)) is None:
-                continue
-            if name not in owners:
-                problems.append(f"{_flag(setting)} is of the strategy {_or(owners)}, not of {name}")
-            words = {"true": True, "false": False}
-            strategy[setting] = words.get(value, value) if isinstance(value, str) else value
-        neutral = {f.name: f.default for f in fields(self)}
-        filters = [
-            {"name": component, field: getattr(self, option)}
-            for option, (component, field) in FILTERS.items()
-            if getattr(self, option) != neutral[option]
+        name = "greedy" if self.greedy else self.strategy or base.strategy.name
+        chosen = Strategy.find(name)
+        takes = {f.name for f in fields(chosen)}
+        given = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        problems = [
+            f"{_flag(option)} is of the strategy {_owners(option)}, not of {name}"
+            for option in given
+            if option in STRATEGY and option not in takes
         ]
         problems += [
             f"{_flag(option)} shapes what is drawn from, and {name} draws nothing"
-            for option in SHAPES
-            if name != "sample" and getattr(self, option) != neutral[option]
+            for option, value in given.items()
+            if option in FILTERS and Filter.find(FILTERS[option][0]).draws
+            if not chosen.draws and value != NEUTRAL[option]
         ]
         if problems:
             raise ConfigError([f"{problem}; leave it out" for problem in problems])
-        tree = {"strategy": strategy, "filters": filters}
-        limits = ("min_tokens", "max_tokens", "stop", "seed")
-        return build(Decoding, tree | {limit: getattr(self, limit) for limit in limits})
+        tree = plain(base)
+        if name != base.strategy.name:
+            tree["strategy"] = {"name": name}
+        for option in STRATEGY:
+            if option in given:
+                value = given[option]
+                words = {"true": True, "false": False}
+                tree["strategy"][option] = words.get(value, value)
+        # of another strategy, what shapes draws would be left without any
+        filters = {f.name: plain(f) for f in base.filters if chosen.draws or not f.draws}
+        for option, (component, field) in FILTERS.items():
+            if option in given:
+                filters[component] = {"name": component, field: given[option]}
+                if given[option] == NEUTRAL[option]:
+                    del filters[component]
+        tree["filters"] = list(filters.values())
+        tree |= {n: given[n] for n in ("min_tokens", "max_tokens", "stop", "seed") if n in given}
+        return build(Decoding, tree)
 
 
 def _flag(option: str) -> str:
     return "--" + option.replace("_", "-")
 
 
-def _or(names: tuple[str, ...]) -> str:
-    return " or ".join(names)
+def _owners(option: str) -> str:
+    owners = [n for n, s in Strategy.all().items() if option in {f.name for f in fields(s)}]
+    return " or ".join(owners)

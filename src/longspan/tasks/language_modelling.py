@@ -24,6 +24,7 @@ class LanguageModelling(Task, name="language_modelling"):
     """The next token of documents, read in lanes whose memory is carried from call to call."""
 
     rises: ClassVar[bool] = False
+    carries: ClassVar[bool] = True
 
     @property
     def data(self) -> type[Any]:

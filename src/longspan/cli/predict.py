@@ -1,0 +1,94 @@
+"""`longspan predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from longspan.cli.bar import counter
+from longspan.cli.decoding import DecodingOptions
+from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
+from longspan.cli.texts import written
+from longspan.decoding.explain import Explanation
+from longspan.errors import ConfigError
+from longspan.training.run import section
+from longspan.transduction import Transduction, write
+
+TOLD = 8
+"""Candidates of each step that --explain prints."""
+
+
+def predict(
+    run: str,
+    path: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    text: str | None = None,
+    output: Path | None = None,
+    scores: Annotated[bool, Parameter(negative="")] = False,
+    explain: Annotated[bool, Parameter(negative="")] = False,
+    decoding: DecodingOptions | None = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Write what a model makes of new inputs: a translation, a summary, an answer.
+
+    Parameters
+    ----------
+    run
+        A run's folder.
+    path
+        What to read: a text file with a source a line, a table (sources.jsonl, .tsv, .csv) with the
+        fields that the run was trained on, or - for lines of standard input.
+    text
+        One source, in place of a file.
+    output
+        A file to write to instead of standard output; .jsonl also has scores.
+    scores
+        Print the score before each text.
+    explain
+        Print step by step what was considered, and why the winner won.
+    """
+    loaded = open_run(run, checkpoint, device, dtype, threads)
+    task, codec = loaded.task, loaded.tokenizer
+    if not isinstance(task, Transduction):
+        raise ConfigError(
+            f"{run} is a run of {task.name}, which `longspan generate` goes on from a prompt"
+        )
+    if (path is None) == (text is None):
+        raise ConfigError("name what to read: a file, - for standard input, or --text TEXT")
+    if text is not None:
+        asked = [("--text", text)]
+    else:
+        asked = list(task.asked(section(loaded), path or ""))
+    chosen = task.decode if decoding is None else decoding.over(task.decode)
+    with counter() as progress:
+        row = progress.add_task("writing", total=len(asked))
+        found = list(
+            write(
+                loaded.model,  # type: ignore[arg-type]
+                [codec.prompt(source) for _, source in asked],
+                codec,
+                chosen,
+                alternatives=TOLD if explain else 0,
+                names=lambda index: asked[index][0],
+                advance=lambda count: progress.advance(row, count),
+            )
+        )
+    if explain:
+        console = Console()
+        for (_, source), texts in zip(asked, found, strict=True):
+            console.print(source, style="bold", markup=False, highlight=False)
+            Explanation(texts, chosen, codec.piece, codec.start).print(console)
+        return
+    with written(output) as line:
+        for (_, source), texts in zip(asked, found, strict=True):
+            for hypothesis in texts:
+                content = task.text(hypothesis, codec)
+                facts = {"source": source, "text": content, "score": hypothesis.score}
+                line(f"{hypothesis.score:.3f}\t{content}" if scores else content, facts)
