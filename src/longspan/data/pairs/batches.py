@@ -22,7 +22,7 @@ from longspan.data.pairs.corpus import Pairs
 from longspan.errors import DataError
 
 CHUNK = 64
-"""Batches' worth of tokens that are sorted together."""
+"""Batches' worth of tokens that are sorted together, or half of the records if they are fewer."""
 
 
 class PairBatch(NamedTuple):
@@ -151,7 +151,9 @@ class Batches:
         draw = np.random.default_rng((self.seed, epoch))
         order = draw.permutation(len(self.pairs))
         widths = self._lengths.max(1)
-        chunk = (np.cumsum(widths[order]) - 1) // (CHUNK * self.tokens)
+        # of two chunks or more each has other records in every epoch, and so has each batch
+        chunks = max(2, round(widths.sum() / (CHUNK * self.tokens)))
+        chunk = np.cumsum(widths[order]) * chunks // (widths.sum() + 1)
         sources, targets = self._lengths[order].T
         order = order[np.lexsort((sources, targets, widths[order], chunk))]
         starts, sizes = self._cut(widths[order])
