@@ -60,6 +60,7 @@ LAYERS = [
     ["measure", "measure.perplexity", "measure.cost", "measure.crossover"],
     ["training.config"],
     ["task"],
+    ["transduction"],
     ["tasks*"],
     [
         "recipes",
