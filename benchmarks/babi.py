@@ -33,12 +33,19 @@ HELD_OUT = 100
 """Stories of the training file that choose the checkpoint."""
 
 MEMORIES: dict[str, dict[str, Any]] = {
-    "none": {"memory": "none", "reach": 0},
-    "cache": {"memory": "cache", "reach": 1000},
-    "recent": {"memory": {"name": "recent", "tokens": 600}, "reach": 600},
-    "layer": {"memory": {"name": "layer", "slots": 100}, "reach": 0},
+    "none": {"pattern": {"name": "segments", "memory": 0}},
+    "cache": {"pattern": "causal", "memory": "cache"},
+    "recent": {
+        "pattern": {"name": "segments", "memory": 600},
+        "memory": {"name": "recent", "tokens": 600},
+    },
+    "layer": {
+        "pattern": {"name": "segments", "memory": 0},
+        "memory": {"name": "layer", "slots": 100},
+    },
 }
-"""What is carried from sentence to sentence, and how many words back its pattern reaches."""
+"""What is carried from sentence to sentence. A cache keeps all, and where nothing happens between
+segments the whole says the same, sooner: it learns without them."""
 
 Question = tuple[list[list[str]], list[str], str]
 """The sentences so far, the question and its answer, as words."""
@@ -101,8 +108,10 @@ def data(archive: Path, task: int, folder: Path) -> None:
 
 def recipe(memory: str, folder: Path) -> dict[str, Any]:
     """What a memory's run is."""
-    chosen = MEMORIES[memory]
     segment = json.loads((folder / "segment.json").read_text("utf-8"))
+    chosen = dict(MEMORIES[memory])
+    if isinstance(chosen["pattern"], dict):
+        chosen["pattern"] = {**chosen["pattern"], "length": segment}
     return {
         "task": "question_answering",
         "data": {
@@ -121,19 +130,18 @@ def recipe(memory: str, folder: Path) -> dict[str, Any]:
             "heads": 4,
             "feed_forward": 128,
             "position": "xl",
-            "pattern": {"name": "segments", "length": segment, "memory": chosen["reach"]},
-            "memory": chosen["memory"],
+            **chosen,
         },
         "train": {
-            "steps": 1500,
-            "tokens": 8192,
+            "steps": 3000,
+            "tokens": 4096,
             "optimizer": "muon",
             "learning_rate": 1e-2,
             "warmup": 100,
             "weight_decay": 0.01,
             "final": 0.03,
         },
-        "evaluate": {"every": 100, "tokens": 0},
+        "evaluate": {"every": 500, "tokens": 20000},
         "log": {"every": 20, "checkpoint": 500, "tensorboard": False},
         "run": str(folder / memory),
     }
