@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import longspan
-from longspan.answers import agreement
 from longspan.config import write_yaml
-from longspan.data.pairs.corpus import read
 from longspan.machine import hardware, versions
-from longspan.transduction import write
+from longspan.training.run import section
+from longspan.transduction import Transduction
 
 FILLER = "_"
 HELD_OUT = 100
@@ -154,25 +153,14 @@ def train(memory: str, folder: Path, changes: dict[str, Any]) -> None:
     path.write_text(write_yaml(recipe(memory, folder)), "utf-8")
     run = longspan.load(longspan.train(str(path), **changes))
     seconds = time.perf_counter() - began
-    run_recipe = run.config["data"]
-    pairs = read(
-        str(folder / "test.jsonl"),
-        run.tokenizer,
-        tuple(run_recipe["source"]),
-        run_recipe["target"],
-        run_recipe["separator"],
-    )
-    sources = [pairs.source(index) for index in range(len(pairs))]
-    task: Any = run.task
-    texts = [
-        task.text(found[0], run.tokenizer)
-        for found in write(run.model, sources, run.tokenizer, task.decode)  # type: ignore[arg-type]
-    ]
-    assert pairs.references is not None
+    task = run.task
+    assert isinstance(task, Transduction)
+    pairs = task.read(section(run), [str(folder / "test.jsonl")], run.tokenizer)
+    scores, _ = task.examine(run.model, pairs, run.tokenizer)  # type: ignore[arg-type]
     result = {
         "memory": memory,
-        **agreement(texts, pairs.references),
-        "questions": len(texts),
+        **scores,
+        "questions": len(pairs),
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "seconds": round(seconds),
         "changes": changes,

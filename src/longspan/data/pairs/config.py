@@ -94,6 +94,11 @@ class PairsConfig:
         if problems:
             raise ConfigError(problems)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a table that are read."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
     def fraction(self, split: str) -> float:
         """The fraction of `path`'s records that goes to `split`: 0 if it has its own path."""
         value = getattr(self, split)
