@@ -183,7 +183,7 @@ class Transduction(Task):
         if len(path) > 2:
             raise ConfigError(f"name one table, or two parallel text files, not {len(path)} files")
         location = path[0] if len(path) == 1 else (path[0], path[1])
-        return read_pairs(location, codec, data.source, data.target)
+        return read_pairs(location, codec, data.source, data.target, data.separator)
 
     def asked(self, data: Any, path: str) -> Iterator[tuple[str, str]]:
         """What errors call each source of a file, and the source.
@@ -195,7 +195,7 @@ class Transduction(Task):
         Raises:
             DataError: there is none, one is empty, or it cannot be read.
         """
-        return ((where, text) for where, (text,) in find(path, [data.source]))
+        return ((where, data.separator.join(texts)) for where, texts in find(path, data.fields))
 
     def text(self, hypothesis: Hypothesis, codec: Codec) -> str:
         """What was written, as text."""

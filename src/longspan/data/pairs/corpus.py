@@ -90,19 +90,26 @@ class Pairs:
         return gather(records, origin, codec)
 
 
-def read(path: Location, codec: Codec, source: str = "source", target: str = "target") -> Pairs:
+def read(
+    path: Location,
+    codec: Codec,
+    source: str | tuple[str, ...] = "source",
+    target: str = "target",
+    separator: str = "\n",
+) -> Pairs:
     """The pairs that `path` names, in memory and unsplit: for evaluation.
 
     Args:
         path: as `PairsConfig.path`.
         codec: encodes them.
-        source: field of a table that is read.
+        source: field of a table that is read, or several, one after the other.
         target: field that is written about it.
+        separator: what stands between several fields.
 
     Raises:
         DataError: there is nothing to read, or it cannot be read or encoded.
     """
-    records = Records(path, source, target)
+    records = Records(path, source, target, separator)
     return gather(records, records, codec)
 
 

@@ -154,7 +154,7 @@ def _part(
     path: Location, config: PairsConfig, advance: Callable[[int], None]
 ) -> tuple[Part, list[str]]:
     """All records of a path, and of each source a name by which it is assigned to a split."""
-    records = Records(path, config.source, config.target)
+    records = Records(path, config.source, config.target, config.separator)
     digest, size, sources = hashlib.sha256(), 0, []
     for record in records:
         content = _bytes(record)

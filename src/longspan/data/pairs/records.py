@@ -34,13 +34,15 @@ class Records:
 
     Attributes:
         path: a table, or two parallel text files.
-        source: field of a table that is read.
+        source: field of a table that is read, or several, one after the other.
         target: field that is written about it.
+        separator: what stands between several fields.
     """
 
     path: Location
-    source: str = "source"
+    source: str | tuple[str, ...] = "source"
     target: str = "target"
+    separator: str = "\n"
 
     def __iter__(self) -> Iterator[Record]:
         """Every record, always in the same order.
@@ -67,7 +69,7 @@ class Records:
         return table(self.path).place(number) if table else f"record {number}"
 
     def record(self, number: int, source: Any, target: Any) -> Record:
-        """A record of what its fields hold.
+        """A record of what its fields hold; of several sources a list.
 
         Raises:
             DataError: they are no text, or empty.
@@ -75,9 +77,11 @@ class Records:
         texts = target if isinstance(target, list | tuple) else [target]
         if not texts:
             raise DataError(f"{self.place(number)}: field '{self.target}' is an empty list")
+        parts = [source] if isinstance(self.source, str) else source
+        read = zip(self._read, parts, strict=True)
         return Record(
             number,
-            self._text(number, self.source, source),
+            self.separator.join(self._text(number, name, part) for name, part in read),
             tuple(self._text(number, self.target, text) for text in texts),
         )
 
@@ -85,8 +89,14 @@ class Records:
         table = kind(path)
         if table is None:
             raise DataError(unknown(path))
-        for number, (source, target) in table(path).rows((self.source, self.target)):
-            yield self.record(number, source, target)
+        for number, (*sources, target) in table(path).rows((*self._read, self.target)):
+            yield self.record(
+                number, sources[0] if isinstance(self.source, str) else sources, target
+            )
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        return (self.source,) if isinstance(self.source, str) else self.source
 
     def _parallel(self) -> Iterator[Record]:
         ours, theirs = self.path
