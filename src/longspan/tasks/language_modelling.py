@@ -97,7 +97,7 @@ def _conflicts(data: DataConfig, model: DecoderConfig, train: TrainConfig) -> li
         found.append(
             Conflict(
                 "T6",
-                "language modelling reads in lanes, each an unbroken stream.",
+                "language_modelling reads in lanes, each an unbroken stream.",
                 "Set train.batch, how many.",
             )
         )
