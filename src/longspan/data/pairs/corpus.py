@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from longspan.data.pairs.records import Record, Records
 from longspan.data.tokenizer import Codec
 from longspan.errors import DataError
 
-GROUP = 256
-"""Records that are encoded together."""
+GROUP = 1 << 19
+"""Characters that are encoded together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +140,8 @@ def encoded(
     Raises:
         DataError: the codec cannot encode them, or finds nothing in them.
     """
-    records, stored = iter(records), dtype(codec)
-    while group := list(islice(records, GROUP)):
+    stored = dtype(codec)
+    for group in _groups(records):
         texts = (text.encode() for one in group for text in (one.source, one.targets[0]))
         ids = codec.each(texts)
         for record in group:
@@ -154,6 +153,17 @@ def encoded(
                 side = "target" if len(source) else "source"
                 raise DataError(f"{origin.place(record.number)}: the {side} has no tokens")
             yield record, source.astype(stored), target.astype(stored)
+
+
+def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+    group, size = [], 0
+    for record in records:
+        group.append(record)
+        size += len(record.source) + len(record.targets[0])
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    yield group
 
 
 def assemble(
