@@ -10,7 +10,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longspan.decoding.decode import Decoding as Decoding
+    from longspan.decoding.decode import decode as decode
+    from longspan.decoding.filters.min_p import MinP as MinP
+    from longspan.decoding.filters.no_repeat import NoRepeat as NoRepeat
+    from longspan.decoding.filters.repetition import Repetition as Repetition
+    from longspan.decoding.filters.temperature import Temperature as Temperature
+    from longspan.decoding.filters.top_k import TopK as TopK
+    from longspan.decoding.filters.top_p import TopP as TopP
+    from longspan.decoding.filters.typical import Typical as Typical
     from longspan.decoding.generate import generate as generate
+    from longspan.decoding.hypothesis import Hypothesis as Hypothesis
+    from longspan.decoding.strategies.beam import Beam as Beam
+    from longspan.decoding.strategies.diverse import Diverse as Diverse
+    from longspan.decoding.strategies.greedy import Greedy as Greedy
+    from longspan.decoding.strategies.sample import Sample as Sample
     from longspan.errors import (
         ConfigError as ConfigError,
     )
@@ -92,7 +106,20 @@ if TYPE_CHECKING:
     from longspan.training.run import load as load
 
 _HOMES = {
+    "longspan.decoding.decode": ("Decoding", "decode"),
+    "longspan.decoding.filters.min_p": ("MinP",),
+    "longspan.decoding.filters.no_repeat": ("NoRepeat",),
+    "longspan.decoding.filters.repetition": ("Repetition",),
+    "longspan.decoding.filters.temperature": ("Temperature",),
+    "longspan.decoding.filters.top_k": ("TopK",),
+    "longspan.decoding.filters.top_p": ("TopP",),
+    "longspan.decoding.filters.typical": ("Typical",),
     "longspan.decoding.generate": ("generate",),
+    "longspan.decoding.hypothesis": ("Hypothesis",),
+    "longspan.decoding.strategies.beam": ("Beam",),
+    "longspan.decoding.strategies.diverse": ("Diverse",),
+    "longspan.decoding.strategies.greedy": ("Greedy",),
+    "longspan.decoding.strategies.sample": ("Sample",),
     "longspan.errors": ("ConfigError", "IncompatibleConfig", "LongspanError"),
     "longspan.interop.transfo_xl": ("import_run",),
     "longspan.kernels.auto": ("Auto",),
