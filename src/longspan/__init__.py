@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from longspan.decoding.generate import generate as generate
     from longspan.decoding.hypothesis import Hypothesis as Hypothesis
     from longspan.decoding.strategies.beam import Beam as Beam
+    from longspan.decoding.strategies.contrastive import Contrastive as Contrastive
     from longspan.decoding.strategies.diverse import Diverse as Diverse
     from longspan.decoding.strategies.greedy import Greedy as Greedy
     from longspan.decoding.strategies.sample import Sample as Sample
@@ -117,6 +118,7 @@ _HOMES = {
     "longspan.decoding.generate": ("generate",),
     "longspan.decoding.hypothesis": ("Hypothesis",),
     "longspan.decoding.strategies.beam": ("Beam",),
+    "longspan.decoding.strategies.contrastive": ("Contrastive",),
     "longspan.decoding.strategies.diverse": ("Diverse",),
     "longspan.decoding.strategies.greedy": ("Greedy",),
     "longspan.decoding.strategies.sample": ("Sample",),

@@ -54,18 +54,18 @@ def tokens(
         InputError: the prompt has something that the vocabulary does not.
         DecodingError: nothing may come next.
     """
-    codec = run.tokenizer
+    codec, decoding = run.tokenizer, decoding or Decoding(strategy=Sample())
     given = codec.prompt(prompt).tolist()
     state, bits = _read(run, given)
     if echo:
         for token, surprisal in zip(given, bits, strict=True):
             yield Token(token, codec.piece(token), surprisal, prompt=True)
-    *before, last = [codec.start, *given]
+    before, ahead, state = _begin(run, given, state, decoding)
     for each in stream(
         run.language_model,
-        [[last]],
+        [ahead],
         state,
-        decoding=decoding or Decoding(strategy=Sample()),
+        decoding=decoding,
         end=codec.start,
         piece=codec.piece,
         read=[before],
@@ -89,6 +89,16 @@ def _read(run: Run, given: list[int]) -> tuple[State, list[float]]:
     return state, (nats / math.log(2)).tolist()
 
 
+def _begin(
+    run: Run, given: list[int], state: State, decoding: Decoding
+) -> tuple[list[int], list[int], State]:
+    """What `state` has read, what is to be read, and the state to begin from."""
+    *before, last = [run.tokenizer.start, *given]
+    if decoding.strategy.rereads:
+        return [], [*before, last], run.language_model.start(1)
+    return before, [last], state
+
+
 def hypotheses(
     run: Run, prompt: str = "", *, decoding: Decoding | None = None, alternatives: int = 0
 ) -> list[Hypothesis]:
@@ -103,15 +113,15 @@ def hypotheses(
     Raises:
         InputError, DecodingError: as `tokens`.
     """
-    codec = run.tokenizer
+    codec, decoding = run.tokenizer, decoding or Decoding(strategy=Sample())
     given = codec.prompt(prompt).tolist()
     state, _ = _read(run, given)
-    *before, last = [codec.start, *given]
+    before, ahead, state = _begin(run, given, state, decoding)
     (found,) = decode(
         run.language_model,
-        [[last]],
+        [ahead],
         state,
-        decoding=decoding or Decoding(strategy=Sample()),
+        decoding=decoding,
         end=codec.start,
         piece=codec.piece,
         read=[before],

@@ -22,7 +22,8 @@ class Candidate:
             complete) or "dropped"; "dropped" also of what was not chosen.
         beam: the beam that it continues, counted from 0.
         total: of beams, the log-probability of the whole text with it.
-        score: of beams, that by which complete texts are compared, as if this one ended here.
+        score: of beams, that by which complete texts are compared, as if this one ended here; of
+            contrastive search, that by which candidates are.
         penalty: what counts against it in this choice alone.
     """
 

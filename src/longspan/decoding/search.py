@@ -65,10 +65,13 @@ class Strategy(Component, kind="strategy", folder="longspan.decoding.strategies"
     Traits:
         draws: by chance, so that a seed matters, and filters that shape chances do.
         commits: token by token, so that what it has written stays.
+        rereads: it asks more of what precedes a text than a state holds, so that prompts should
+            be given whole, and not be read before.
     """
 
     draws: ClassVar[bool] = False
     commits: ClassVar[bool] = True
+    rereads: ClassVar[bool] = False
 
     @abstractmethod
     def search(self, request: Request) -> Search:

@@ -9,7 +9,7 @@ a state need only be able to give some of its rows (`select`), in any order and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,37 @@ class Step(Protocol):
     ) -> tuple[Tensor, Any]: ...
 
 
+@runtime_checkable
+class Shown(Step, Protocol):
+    """A step that shows its last hidden states, as `Decoder` does.
+
+    `hidden` is as the step itself, but gives hidden states (N, T, C); `head` makes logits of them.
+    """
+
+    def hidden(
+        self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]: ...
+
+    def head(self, h: Tensor, /) -> Tensor: ...
+
+
+def shown(step: Step, who: str) -> Shown:
+    """The step, which must show its hidden states.
+
+    Args:
+        who: the strategy that asks for them.
+
+    Raises:
+        InputError: it shows none.
+    """
+    if not isinstance(step, Shown):
+        raise InputError(
+            f"the strategy {who} compares hidden states, and this step shows none; give the "
+            "decoder itself (model.decoder), or what has `hidden` and `head` as well"
+        )
+    return step
+
+
 def prefill(
     step: Step, prompts: Sequence[Sequence[int]], state: Any, device: torch.device | str
 ) -> tuple[Tensor, Any]:
@@ -50,18 +81,10 @@ def prefill(
     Raises:
         InputError: there is no prompt, or one is empty.
     """
-    if not prompts:
-        raise InputError("there is no prompt: decoding needs one row or more")
-    lengths = [len(prompt) for prompt in prompts]
-    if 0 in lengths:
-        raise InputError(
-            f"row {lengths.index(0)} has an empty prompt; begin it with the start symbol"
-        )
-    longest = max(lengths)
-    padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-    tokens = torch.tensor(padded, dtype=torch.int64, device=device)
-    last = torch.tensor(lengths, device=device) - 1
-    ragged = min(lengths) < longest
+    tokens, lengths = padded(prompts, device)
+    last = lengths - 1
+    longest = tokens.shape[1]
+    ragged = int(lengths.min()) < longest
     result = None
     for low in range(0, longest, PIECE):
         piece = tokens[:, low : low + PIECE]
@@ -74,3 +97,27 @@ def prefill(
         result = ends if result is None else torch.where((last >= low)[:, None], ends, result)
     assert result is not None
     return result, state
+
+
+def padded(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Prompts as one tensor, with zeros after shorter ones, and their lengths.
+
+    Returns:
+        (N, T) and (N,), int64.
+
+    Raises:
+        InputError: there is no prompt, or one is empty.
+    """
+    if not prompts:
+        raise InputError("there is no prompt: decoding needs one row or more")
+    lengths = [len(prompt) for prompt in prompts]
+    if 0 in lengths:
+        raise InputError(
+            f"row {lengths.index(0)} has an empty prompt; begin it with the start symbol"
+        )
+    longest = max(lengths)
+    rows = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
+    return (
+        torch.tensor(rows, dtype=torch.int64, device=device),
+        torch.tensor(lengths, device=device),
+    )
