@@ -35,7 +35,7 @@ DECODING = [
     "decoding",
     *(
         f"decoding.{name}"
-        for name in ("hypothesis", "step", "search", "writing", "beams", "decode")
+        for name in ("hypothesis", "step", "search", "drawing", "writing", "beams", "decode")
     ),
     "decoding.explain",
     "decoding.filters*",

@@ -54,6 +54,8 @@ class Hypothesis:
         finish: what ended it: the "end" token, a "stop" string or the "length".
         cut: bytes at its end that belong to a stop string.
         considered: what was considered at each step, if asked for. Beams of one row share it.
+        drafted, accepted: of speculative decoding, tokens that the draft proposed, and how many of
+            them were written.
     """
 
     tokens: tuple[int, ...]
@@ -62,6 +64,8 @@ class Hypothesis:
     finish: Finish
     cut: int = 0
     considered: tuple[Considered, ...] = ()
+    drafted: int = 0
+    accepted: int = 0
 
     def text(self, piece: Callable[[int], bytes]) -> bytes:
         """The bytes of its tokens, without a stop string.

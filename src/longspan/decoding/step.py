@@ -9,6 +9,7 @@ a state need only be able to give some of its rows (`select`), in any order and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -33,18 +34,33 @@ class Step(Protocol):
     ) -> tuple[Tensor, Any]: ...
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A smaller model that writes ahead.
+
+    Attributes:
+        step: the model; its vocabulary must be that of the model that checks it.
+        state: what it has read before, as the model's own; None for nothing, and then it reads for
+            itself the tokens that the model's state has read.
+    """
+
+    step: Step
+    state: Any = None
+
+
 @runtime_checkable
 class Shown(Step, Protocol):
-    """A step that shows its last hidden states, as `Decoder` does.
-
-    `hidden` is as the step itself, but gives hidden states (N, T, C); `head` makes logits of them.
-    """
+    """A step that shows its last hidden states, as `Decoder` does."""
 
     def hidden(
         self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, Any]: ...
+    ) -> tuple[Tensor, Any]:
+        """As the step itself, but hidden states (N, T, C)."""
+        ...
 
-    def head(self, h: Tensor, /) -> Tensor: ...
+    def head(self, h: Tensor, /) -> Tensor:
+        """Hidden states (N, T, C) to logits (N, T, V)."""
+        ...
 
 
 def shown(step: Step, who: str) -> Shown:

@@ -21,6 +21,7 @@ class Text:
         tokens: the ids, without an end token.
         log_probs: of each under the model, and of the end token.
         considered: at each step, if asked for.
+        drafted, accepted: as of `Hypothesis`.
         hypothesis: the text, once it is complete.
     """
 
@@ -29,6 +30,7 @@ class Text:
         self.tokens: list[int] = []
         self.log_probs: list[float] = []
         self.considered: list[Considered] = []
+        self.drafted = self.accepted = 0
         self.hypothesis: Hypothesis | None = None
 
     def add(self, token: int, log_prob: float, considered: Considered = ()) -> bool:
@@ -53,6 +55,8 @@ class Text:
             finish=how,
             cut=cut,
             considered=tuple(self.considered),
+            drafted=self.drafted,
+            accepted=self.accepted,
         )
         return False
 
