@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from longspan.config import build
 from longspan.decoding.decode import Decoding
+from longspan.decoding.search import Filter, Strategy
 from longspan.errors import ConfigError
 
-OF_STRATEGY = {
-    "beams": ("beam", "diverse"),
-    "groups": ("diverse",),
-    "diversity": ("diverse",),
-    "length_penalty": ("beam", "diverse"),
-    "early_stopping": ("beam", "diverse"),
-    "n_best": ("beam", "diverse"),
-}
-"""Settings of a strategy, and whose they are."""
+STRATEGY = ("beams", "groups", "diversity", "length_penalty", "early_stopping", "n_best")
+"""Options that are settings of a strategy of that name."""
 
 FILTERS = {
     "repetition_penalty": ("repetition", "penalty"),
@@ -31,9 +25,6 @@ FILTERS = {
     "typical": ("typical", "p"),
 }
 """Filters by option, in the order in which they act: the component, and the field that is set."""
-
-SHAPES = ("temperature", "top_k", "top_p", "min_p", "typical")
-"""Options that shape what is drawn from."""
 
 
 @Parameter(name="*")
@@ -85,7 +76,7 @@ class DecodingOptions:
         The same seed draws the same text.
     """
 
-    strategy: Literal["sample", "greedy", "beam", "diverse"] | None = None
+    strategy: str | None = None
     greedy: Annotated[bool, Parameter(negative="")] = False
     beams: int | None = None
     groups: int | None = None
@@ -102,7 +93,7 @@ class DecodingOptions:
     no_repeat: int = 0
     min_tokens: int = 0
     max_tokens: int = 200
-    stop: tuple[str, ...] = ()
+    stop: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     seed: int | None = None
 
     def decoding(self, default: str = "sample") -> Decoding:
@@ -117,36 +108,46 @@ class DecodingOptions:
         if self.greedy and self.strategy not in (None, "greedy"):
             raise ConfigError(f"--greedy is a strategy, and so is --strategy {self.strategy}")
         name = "greedy" if self.greedy else self.strategy or default
-        strategy: dict[str, Any] = {"name": name}
-        problems = []
-        for setting, owners in OF_STRATEGY.items():
-            if (value := getattr(self, setting)) is None:
-                continue
-            if name not in owners:
-                problems.append(f"{_flag(setting)} is of the strategy {_or(owners)}, not of {name}")
-            words = {"true": True, "false": False}
-            strategy[setting] = words.get(value, value) if isinstance(value, str) else value
+        chosen = Strategy.find(name)
+        takes = {f.name for f in fields(chosen)}
         neutral = {f.name: f.default for f in fields(self)}
-        filters = [
-            {"name": component, field: getattr(self, option)}
-            for option, (component, field) in FILTERS.items()
-            if getattr(self, option) != neutral[option]
+        given = {
+            option: value
+            for option in (*STRATEGY, *FILTERS)
+            if (value := getattr(self, option)) != neutral[option]
+        }
+        problems = [
+            f"{_flag(option)} is of the strategy {_owners(option)}, not of {name}"
+            for option in given
+            if option in STRATEGY and option not in takes
         ]
         problems += [
             f"{_flag(option)} shapes what is drawn from, and {name} draws nothing"
-            for option in SHAPES
-            if name != "sample" and getattr(self, option) != neutral[option]
+            for option in given
+            if option in FILTERS and Filter.find(FILTERS[option][0]).draws and not chosen.draws
         ]
         if problems:
             raise ConfigError([f"{problem}; leave it out" for problem in problems])
-        tree = {"strategy": strategy, "filters": filters}
-        limits = ("min_tokens", "max_tokens", "stop", "seed")
-        return build(Decoding, tree | {limit: getattr(self, limit) for limit in limits})
+        words = {"true": True, "false": False}
+        strategy = {
+            option: words.get(value, value) if isinstance(value, str) else value
+            for option, value in given.items()
+            if option in STRATEGY
+        }
+        filters = [
+            {"name": component, field: given[option]}
+            for option, (component, field) in FILTERS.items()
+            if option in given
+        ]
+        limits = {n: getattr(self, n) for n in ("min_tokens", "max_tokens", "stop", "seed")}
+        tree = {"strategy": {"name": name} | strategy, "filters": filters} | limits
+        return build(Decoding, tree)
 
 
 def _flag(option: str) -> str:
     return "--" + option.replace("_", "-")
 
 
-def _or(names: tuple[str, ...]) -> str:
-    return " or ".join(names)
+def _owners(option: str) -> str:
+    owners = [n for n, s in Strategy.all().items() if option in {f.name for f in fields(s)}]
+    return " or ".join(owners)

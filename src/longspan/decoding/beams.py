@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from longspan.decoding.hypothesis import Candidate, Considered, Fate, Finish, Hypothesis
+from longspan.decoding.hypothesis import Candidate, Considered, Finish, Hypothesis
 from longspan.decoding.search import Request
 from longspan.errors import ConfigError, DecodingError
 
@@ -196,8 +196,11 @@ class BeamSearch:
             beams, nexts = ranked.beams.gather(1, on), ranked.tokens.gather(1, on)
             if self.request.alternatives:
                 self._tell(ranked, on, own, scores, first, written)
-            alive = group.totals > -torch.inf
-            chosen.scatter_add_(1, nexts, alive.to(chosen.dtype))
+            if self.config.diversity:
+                kept = torch.zeros_like(ranked.ended)
+                kept = kept.scatter(1, on, values.gather(1, on) > -torch.inf)
+                taken = (kept | ranked.ended).to(chosen.dtype)
+                chosen.scatter_add_(1, ranked.tokens, taken)
             parents.append(beams + first)
             tokens.append(nexts)
         parent, token = torch.cat(parents, 1), torch.cat(tokens, 1)
@@ -298,7 +301,9 @@ class BeamSearch:
 
     def _finish(self, index: int) -> None:
         row = self.live[index]
-        texts = [text for group in self.groups for text in group.texts[index] if text is not None]
+        found = (text for group in self.groups for text in group.texts[index] if text is not None)
+        # two groups may have found the same
+        texts = list({(text.tokens, text.finish): text for text in found}.values())
         if not texts:
             raise DecodingError(
                 f"row {row}: every beam came to where nothing may come next; weaken the filters, "
@@ -321,18 +326,18 @@ class BeamSearch:
         width = self.config.width
         worth = self.config.worth(ranked.totals, written + 1)
         for index, row in enumerate(self.live):
-            kept = set(on[index].tolist())
+            kept = on[index].tolist()
             told = []
             for slot in (ranked.values[index] > -torch.inf).nonzero()[:, 0].tolist():
                 beam, token = (
                     first + int(ranked.beams[index, slot]),
                     int(ranked.tokens[index, slot]),
                 )
-                fate: Fate = "dropped"
+                fate, becomes = "dropped", None
                 if bool(ranked.hits[index, slot]):
                     fate = "ended" if slot < width else "dropped"
                 elif slot in kept:
-                    fate = "kept"
+                    fate, becomes = "kept", first + kept.index(slot)
                 told.append(
                     Candidate(
                         token=token,
@@ -340,6 +345,7 @@ class BeamSearch:
                         filtered=float(scores[index, beam, token]),
                         fate=fate,
                         beam=beam,
+                        becomes=becomes,
                         total=float(ranked.totals[index, slot]),
                         score=float(worth[index, slot]),
                         penalty=float(ranked.totals[index, slot] - ranked.values[index, slot]),

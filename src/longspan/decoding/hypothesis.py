@@ -21,6 +21,7 @@ class Candidate:
         fate: what became of it: "chosen"; of beams "kept" (written on), "ended" (its text is
             complete) or "dropped"; "dropped" also of what was not chosen.
         beam: the beam that it continues, counted from 0.
+        becomes: the beam that it is at the next step, if it is kept.
         total: of beams, the log-probability of the whole text with it.
         score: of beams, that by which complete texts are compared, as if this one ended here; of
             contrastive search, that by which candidates are.
@@ -32,6 +33,7 @@ class Candidate:
     filtered: float
     fate: Fate
     beam: int = 0
+    becomes: int | None = None
     total: float | None = None
     score: float | None = None
     penalty: float = 0.0

@@ -215,7 +215,7 @@ class Request:
             DecodingError: always.
         """
         where = f"row {row} after {written} tokens"
-        if not bool((logits[index] > -torch.inf).any()) or bool(logits[index].isnan().any()):
+        if not bool(logits[index].amax().isfinite()):
             raise DecodingError(f"{where}: the model's logits are no numbers")
         logits, name = self._open(logits, written), "min_tokens"
         for each, acting in zip(self.filters, self.acting, strict=True):
