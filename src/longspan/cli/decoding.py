@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -12,10 +13,24 @@ from longspan.decoding.decode import Decoding
 from longspan.decoding.search import Filter, Strategy
 from longspan.errors import ConfigError
 
-STRATEGY = ("beams", "groups", "diversity", "length_penalty", "early_stopping", "n_best")
+STRATEGY = (
+    "beams",
+    "groups",
+    "diversity",
+    "length_penalty",
+    "early_stopping",
+    "n_best",
+    "coverage_penalty",
+    "candidates",
+    "alpha",
+    "ahead",
+)
 """Options that are settings of a strategy of that name."""
 
 FILTERS = {
+    "prefix": ("prefix", "text"),
+    "regex": ("constraint", "regex"),
+    "json_schema": ("constraint", "schema"),
     "repetition_penalty": ("repetition", "penalty"),
     "no_repeat": ("no_repeat", "size"),
     "temperature": ("temperature", "value"),
@@ -36,7 +51,8 @@ class DecodingOptions:
     ----------
     strategy
         What chooses: sample draws, greedy takes the likeliest token, beam and diverse write on
-        several texts at once and take the best.
+        several texts at once and take the best, contrastive takes what is likely and new,
+        speculative draws with a smaller run that writes ahead.
     greedy
         The same as --strategy greedy.
     beams
@@ -52,6 +68,20 @@ class DecodingOptions:
         unfinished one is no better; never, when it could not become better.
     n_best
         Texts of the beams to print, best first.
+    coverage_penalty
+        How much beam minds what a text has not looked at of its source.
+    candidates
+        Likeliest tokens of which contrastive takes one.
+    alpha
+        How much contrastive minds likeness to what is there, 0 to 1.
+    ahead
+        Tokens that speculative lets the smaller run write before they are checked.
+    prefix
+        The text begins with this.
+    regex
+        The whole text matches this regular expression.
+    json_schema
+        The text is JSON of the schema in this file.
     temperature
         Below 1 sharpens, above 1 flattens.
     top_k
@@ -84,6 +114,13 @@ class DecodingOptions:
     length_penalty: float | None = None
     early_stopping: Literal["true", "false", "never"] | None = None
     n_best: int | None = None
+    coverage_penalty: float | None = None
+    candidates: int | None = None
+    alpha: float | None = None
+    ahead: int | None = None
+    prefix: str = ""
+    regex: str | None = None
+    json_schema: Path | None = None
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -134,14 +171,22 @@ class DecodingOptions:
             for option, value in given.items()
             if option in STRATEGY
         }
-        filters = [
-            {"name": component, field: given[option]}
-            for option, (component, field) in FILTERS.items()
-            if option in given
-        ]
+        if self.json_schema is not None:
+            given["json_schema"] = _content(self.json_schema)
+        filters: dict[str, dict[str, Any]] = {}
+        for option, (component, field) in FILTERS.items():
+            if option in given:
+                filters.setdefault(component, {"name": component})[field] = given[option]
         limits = {n: getattr(self, n) for n in ("min_tokens", "max_tokens", "stop", "seed")}
-        tree = {"strategy": {"name": name} | strategy, "filters": filters} | limits
+        tree = {"strategy": {"name": name} | strategy, "filters": list(filters.values())} | limits
         return build(Decoding, tree)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _flag(option: str) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from longspan.compat import refuse
 from longspan.errors import ConfigError, Conflict, InputError
-from longspan.models.cross import CrossConfig, check_source
+from longspan.models.cross import Alignment, CrossConfig, check_source
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.models.encoder import Encoder, EncoderConfig
 from longspan.models.vocabulary import Head
@@ -159,6 +159,12 @@ class EncoderDecoder(nn.Module):
             StateError: a state without a source, or of another model or batch.
         """
         return self.decoder(target, state, valid=valid)
+
+    def align(
+        self, target: Tensor, state: State, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State, Alignment]:
+        """As `decode`, and what each token looked at in the source (`Decoder.align`)."""
+        return self.decoder.align(target, state, valid=valid)
 
     def hidden(
         self, target: Tensor, state: State, *, valid: Tensor | None = None
