@@ -33,10 +33,14 @@ FILES = {
 
 DECODING = [
     "decoding",
-    *(
-        f"decoding.{name}"
-        for name in ("hypothesis", "step", "search", "writing", "beams", "decode")
-    ),
+    "decoding.hypothesis",
+    "decoding.step",
+    "decoding.search",
+    "decoding.drawing",
+    "decoding.writing",
+    "decoding.coverage",
+    "decoding.beams",
+    "decoding.decode",
     "decoding.explain",
     "decoding.filters*",
     "decoding.strategies*",

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longspan.decoding.decode import Decoding as Decoding
     from longspan.decoding.decode import decode as decode
+    from longspan.decoding.filters.constraint import Constraint as Constraint
     from longspan.decoding.filters.min_p import MinP as MinP
     from longspan.decoding.filters.no_repeat import NoRepeat as NoRepeat
+    from longspan.decoding.filters.prefix import Prefix as Prefix
     from longspan.decoding.filters.repetition import Repetition as Repetition
     from longspan.decoding.filters.temperature import Temperature as Temperature
     from longspan.decoding.filters.top_k import TopK as TopK
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
     from longspan.decoding.filters.typical import Typical as Typical
     from longspan.decoding.generate import generate as generate
     from longspan.decoding.hypothesis import Hypothesis as Hypothesis
+    from longspan.decoding.step import Draft as Draft
     from longspan.decoding.strategies.beam import Beam as Beam
+    from longspan.decoding.strategies.contrastive import Contrastive as Contrastive
     from longspan.decoding.strategies.diverse import Diverse as Diverse
     from longspan.decoding.strategies.greedy import Greedy as Greedy
     from longspan.decoding.strategies.sample import Sample as Sample
+    from longspan.decoding.strategies.speculative import Speculative as Speculative
     from longspan.errors import (
         ConfigError as ConfigError,
     )
@@ -107,8 +112,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "longspan.decoding.decode": ("Decoding", "decode"),
+    "longspan.decoding.filters.constraint": ("Constraint",),
     "longspan.decoding.filters.min_p": ("MinP",),
     "longspan.decoding.filters.no_repeat": ("NoRepeat",),
+    "longspan.decoding.filters.prefix": ("Prefix",),
     "longspan.decoding.filters.repetition": ("Repetition",),
     "longspan.decoding.filters.temperature": ("Temperature",),
     "longspan.decoding.filters.top_k": ("TopK",),
@@ -116,10 +123,13 @@ _HOMES = {
     "longspan.decoding.filters.typical": ("Typical",),
     "longspan.decoding.generate": ("generate",),
     "longspan.decoding.hypothesis": ("Hypothesis",),
+    "longspan.decoding.step": ("Draft",),
     "longspan.decoding.strategies.beam": ("Beam",),
+    "longspan.decoding.strategies.contrastive": ("Contrastive",),
     "longspan.decoding.strategies.diverse": ("Diverse",),
     "longspan.decoding.strategies.greedy": ("Greedy",),
     "longspan.decoding.strategies.sample": ("Sample",),
+    "longspan.decoding.strategies.speculative": ("Speculative",),
     "longspan.errors": ("ConfigError", "IncompatibleConfig", "LongspanError"),
     "longspan.interop.transfo_xl": ("import_run",),
     "longspan.kernels.auto": ("Auto",),

@@ -289,7 +289,7 @@ def write(
         state = read(model, [sources[row] for row in rows])
         prompts = [[codec.start]] * len(rows)
         texts = decode(
-            model.decode,
+            model.decoder,
             prompts,
             state,
             decoding=decoding,

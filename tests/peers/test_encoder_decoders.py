@@ -375,7 +375,18 @@ def test_marian() -> None:
         for piece in target.split(2, 1):
             logits, state = mine.decode(piece, state)
             parts.append(logits)
+        attended = theirs(
+            input_ids=source,
+            attention_mask=VALID.long(),
+            decoder_input_ids=target,
+            use_cache=False,
+            output_attentions=True,
+        ).cross_attentions
+        _, _, alignment = mine.align(target, mine.encode(source, VALID))
     torch.testing.assert_close(torch.cat(parts, 1), expected.detach(), **EXACT)
+    assert len(alignment.weights) == 3
+    for made, theirs_made in zip(alignment.weights, attended, strict=True):
+        torch.testing.assert_close(made, theirs_made, **EXACT)
 
 
 def test_t5() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -12,10 +13,24 @@ from longspan.decoding.decode import Decoding
 from longspan.decoding.search import Filter, Strategy
 from longspan.errors import ConfigError
 
-STRATEGY = ("beams", "groups", "diversity", "length_penalty", "early_stopping", "n_best")
+STRATEGY = (
+    "beams",
+    "groups",
+    "diversity",
+    "length_penalty",
+    "early_stopping",
+    "n_best",
+    "coverage_penalty",
+    "candidates",
+    "alpha",
+    "ahead",
+)
 """Options that are settings of a strategy of that name."""
 
 FILTERS = {
+    "prefix": ("prefix", "text"),
+    "regex": ("constraint", "regex"),
+    "json_schema": ("constraint", "schema"),
     "repetition_penalty": ("repetition", "penalty"),
     "no_repeat": ("no_repeat", "size"),
     "temperature": ("temperature", "value"),
@@ -40,7 +55,8 @@ class DecodingOptions:
     ----------
     strategy
         What chooses: sample draws, greedy takes the likeliest token, beam and diverse write on
-        several texts at once and take the best.
+        several texts at once and take the best, contrastive takes what is likely and new,
+        speculative draws with a smaller run that writes ahead.
     greedy
         The same as --strategy greedy.
     beams
@@ -56,6 +72,20 @@ class DecodingOptions:
         unfinished one is no better; never, when it could not become better.
     n_best
         Texts of the beams to print, best first.
+    coverage_penalty
+        How much beam minds what a text has not looked at of its source.
+    candidates
+        Likeliest tokens of which contrastive takes one.
+    alpha
+        How much contrastive minds likeness to what is there, 0 to 1.
+    ahead
+        Tokens that speculative lets the smaller run write before they are checked.
+    prefix
+        The text begins with this.
+    regex
+        The whole text matches this regular expression.
+    json_schema
+        The text is JSON of the schema in this file.
     temperature
         Below 1 sharpens, above 1 flattens.
     top_k
@@ -88,6 +118,13 @@ class DecodingOptions:
     length_penalty: float | None = None
     early_stopping: Literal["true", "false", "never"] | None = None
     n_best: int | None = None
+    coverage_penalty: float | None = None
+    candidates: int | None = None
+    alpha: float | None = None
+    ahead: int | None = None
+    prefix: str | None = None
+    regex: str | None = None
+    json_schema: Path | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -121,7 +158,7 @@ class DecodingOptions:
             f"{_flag(option)} shapes what is drawn from, and {name} draws nothing"
             for option, value in given.items()
             if option in FILTERS and Filter.find(FILTERS[option][0]).draws
-            if not chosen.draws and value != NEUTRAL[option]
+            if not chosen.draws and value != NEUTRAL.get(option)
         ]
         if problems:
             raise ConfigError([f"{problem}; leave it out" for problem in problems])
@@ -135,14 +172,26 @@ class DecodingOptions:
                 tree["strategy"][option] = words.get(value, value)
         # of another strategy, what shapes draws would be left without any
         filters = {f.name: plain(f) for f in base.filters if chosen.draws or not f.draws}
+        if self.json_schema is not None:
+            given["json_schema"] = _content(self.json_schema)
         for option, (component, field) in FILTERS.items():
-            if option in given:
-                filters[component] = {"name": component, field: given[option]}
-                if given[option] == NEUTRAL[option]:
-                    del filters[component]
+            if option not in given:
+                continue
+            if given[option] == NEUTRAL.get(option):
+                filters.pop(component, None)
+            else:
+                others = filters.setdefault(component, {"name": component})
+                filters[component] = others | {field: given[option]}
         tree["filters"] = list(filters.values())
         tree |= {n: given[n] for n in ("min_tokens", "max_tokens", "stop", "seed") if n in given}
         return build(Decoding, tree)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _flag(option: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from longspan.decoding.coverage import Covered, Covering
 from longspan.decoding.hypothesis import Candidate, Considered, Finish, Hypothesis
 from longspan.decoding.search import Request
 from longspan.errors import ConfigError, DecodingError
@@ -40,6 +41,8 @@ class Beams:
             ones. "never": only when it could not become better with any length up to the longest.
         n_best: texts that are given back of each row, at most.
         groups, diversity: see the module.
+        coverage_penalty: how much counts against a complete text what it has not looked at of the
+            source (`coverage.py`).
     """
 
     beams: int
@@ -48,6 +51,7 @@ class Beams:
     n_best: int = 1
     groups: int = 1
     diversity: float = 0.0
+    coverage_penalty: float = 0.0
 
     def problems(self) -> list[str]:
         """What is wrong with the numbers."""
@@ -68,6 +72,8 @@ class Beams:
             )
         if not 0 <= self.diversity < math.inf:
             found.append(f"diversity must be 0 or more, not {self.diversity}")
+        if not 0 <= self.coverage_penalty < math.inf:
+            found.append(f"coverage_penalty must be 0 or more, not {self.coverage_penalty}")
         return found
 
     def __post_init__(self) -> None:
@@ -89,6 +95,7 @@ class Group:
 
     Attributes:
         totals: (N, K) log-probability of each beam; -inf for a dead one.
+        against: (N, K) what its coverage counts against each, as if it ended here.
         best: (N, K) scores of the texts put aside, best first; -inf where there is none yet.
         texts: these texts.
         closed: (N,) bool, whether nothing more is put aside.
@@ -98,6 +105,7 @@ class Group:
         self.totals = like.new_full((rows, width), -torch.inf)
         # all beams begin as one
         self.totals[:, 0] = 0
+        self.against = torch.zeros_like(self.totals)
         self.best = like.new_full((rows, width), -torch.inf)
         self.texts: list[list[Hypothesis | None]] = [[None] * width for _ in range(rows)]
         self.closed = torch.zeros(rows, dtype=torch.bool, device=like.device)
@@ -105,6 +113,7 @@ class Group:
     def select(self, rows: Tensor) -> None:
         """Keeps these rows only."""
         self.totals, self.best = self.totals[rows], self.best[rows]
+        self.against = self.against[rows]
         self.closed = self.closed[rows]
         self.texts = [self.texts[row] for row in rows.tolist()]
 
@@ -116,6 +125,7 @@ class Ranked:
     Attributes:
         values: that by which they are ranked.
         totals: their log-probability.
+        against: what coverage counts against them, if they end here.
         beams: the beam that each continues, within the group.
         tokens: with what.
         ended: bool, the text is complete, and is put aside.
@@ -124,6 +134,7 @@ class Ranked:
 
     values: Tensor
     totals: Tensor
+    against: Tensor
     beams: Tensor
     tokens: Tensor
     hits: Tensor
@@ -148,7 +159,12 @@ class BeamSearch:
         """The best texts of each row."""
         request, config = self.request, self.config
         rows, beams, width = request.rows, config.beams, config.width
-        logits, state = request.begin()
+        covering = Covering.of(request.step) if config.coverage_penalty else None
+        if covering is None:
+            logits, state = request.begin()
+        else:
+            logits, state = replace(request, step=covering).begin()
+            request = replace(request, step=covering.going_on)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         each = torch.arange(rows, device=logits.device).repeat_interleave(beams)
         logits, state = logits[each], state.select(each)
@@ -156,6 +172,7 @@ class BeamSearch:
         self.groups = [Group(rows, width, logits) for _ in range(config.groups)]
         self.tokens = torch.empty(rows, beams, 0, dtype=torch.int64, device=logits.device)
         self.log_probs = logits.new_empty(rows, beams, 0)
+        self.against = self._against(state, logits)
         for written in range(request.max_tokens):
             own = logits.log_softmax(-1)
             scores = request.filtered(own, history, written)
@@ -174,7 +191,15 @@ class BeamSearch:
             history = request.remember(history[flat], tokens)
             logits, state = request.go_on(tokens, state)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            self.against = self._against(state, logits)
         return self.done
+
+    def _against(self, state: Any, logits: Tensor) -> Tensor:
+        """(N, B) what counts against each beam for what it has not looked at."""
+        if not isinstance(state, Covered):
+            return logits.new_zeros(len(logits)).unflatten(0, (-1, self.config.beams))
+        lacking = self.config.coverage_penalty * state.lacking
+        return lacking.unflatten(0, (-1, self.config.beams))
 
     def _advance(self, own: Tensor, scores: Tensor, written: int) -> tuple[Tensor, Tensor]:
         """Chooses of each group what is written on: beams (N, B) within the row, tokens (N, B)."""
@@ -192,6 +217,7 @@ class BeamSearch:
             values = ranked.values.masked_fill(ranked.hits, -torch.inf)
             on = values.topk(width).indices
             group.totals = ranked.totals.masked_fill(ranked.hits, -torch.inf).gather(1, on)
+            group.against = ranked.against.gather(1, on)
             self._put_aside(group, ranked, own, first, written)
             beams, nexts = ranked.beams.gather(1, on), ranked.tokens.gather(1, on)
             if self.request.alternatives:
@@ -225,7 +251,8 @@ class BeamSearch:
             hits = hits | self._stopped(beams + first, tokens, alive)
         # the others are there to take the places of those that are complete
         front = torch.arange(hits.shape[1], device=hits.device) < width
-        return Ranked(best, totals.gather(1, index), beams, tokens, hits, hits & front & alive)
+        totals, against = totals.gather(1, index), self.against.gather(1, beams + first)
+        return Ranked(best, totals, against, beams, tokens, hits, hits & front & alive)
 
     def _stopped(self, beams: Tensor, tokens: Tensor, alive: Tensor) -> Tensor:
         found = torch.zeros_like(alive)
@@ -243,7 +270,8 @@ class BeamSearch:
         config, length = self.config, written + 1
         ended = ranked.ended & ~group.closed[:, None]
         if bool(ended.any()):
-            worth = config.worth(ranked.totals, length).masked_fill(~ended, -torch.inf)
+            worth = config.worth(ranked.totals, length) - ranked.against
+            worth = worth.masked_fill(~ended, -torch.inf)
             group.best, order = torch.cat([group.best, worth], 1).topk(config.width)
             for row in ended.any(1).nonzero()[:, 0].tolist():
                 group.texts[row] = [
@@ -257,8 +285,11 @@ class BeamSearch:
         full = (group.best > -torch.inf).all(1)
         longest = self.request.max_tokens
         ahead = config.early_stopping == "never" and config.length_penalty > 0
-        hope = config.worth(group.totals.amax(1), longest if ahead else length)
-        closed = group.closed | ~(hope > group.best.amin(1))
+        hope = config.worth(group.totals, longest if ahead else length)
+        if config.early_stopping != "never":
+            # later it may have looked at all
+            hope = hope - group.against
+        closed = group.closed | ~(hope.amax(1) > group.best.amin(1))
         if config.early_stopping is True:
             closed = closed | full
         group.closed = closed
@@ -324,7 +355,7 @@ class BeamSearch:
     ) -> None:
         """Adds what was considered to each row's account of this step."""
         width = self.config.width
-        worth = self.config.worth(ranked.totals, written + 1)
+        worth = self.config.worth(ranked.totals, written + 1) - ranked.against
         for index, row in enumerate(self.live):
             kept = on[index].tolist()
             told = []

@@ -16,7 +16,7 @@ import torch
 
 from longspan.decoding.hypothesis import Hypothesis, Written
 from longspan.decoding.search import Filter, Request, Search, Strategy
-from longspan.decoding.step import Step
+from longspan.decoding.step import Draft, Step
 from longspan.decoding.strategies.greedy import Greedy
 from longspan.errors import ConfigError, InputError
 
@@ -74,6 +74,7 @@ def decode(
     piece: Callable[[int], bytes] | None = None,
     read: Sequence[Sequence[int]] = (),
     alternatives: int = 0,
+    draft: Draft | None = None,
     device: torch.device | str | None = None,
 ) -> list[list[Hypothesis]]:
     """Texts that go on from prompts, of each row the best first.
@@ -84,19 +85,24 @@ def decode(
         state: what it has read before, of as many rows: `model.encode(source)`, for instance.
         decoding: how; greedily by default.
         end: the token that ends a text; None for none.
-        piece: the bytes of a token (`Codec.piece`), if there are stop strings.
+        piece: the bytes of a token (`Codec.piece`), if there are stop strings, or filters that go
+            by bytes.
         read: ids of each row that `state` holds already, for filters that look back at them.
         alternatives: tell so many candidates of each step (`Hypothesis.considered`); of beams all
             that were ranked.
+        draft: the smaller model that writes ahead, for the strategy `speculative`.
         device: where the tokens are to lie; the state's by default, and the CPU without one.
 
     A row's text depends on no other row's, but for rounding in the model.
 
     Raises:
-        InputError: no prompt, an empty one, or stop strings without `piece`.
+        InputError: no prompt, an empty one, stop strings without `piece`, or a strategy without
+            what it needs of models.
         DecodingError: nothing may come next in a row.
     """
-    request = _request(step, prompts, state, decoding, end, piece, read, alternatives, device)
+    request = _request(
+        step, prompts, state, decoding, end, piece, read, alternatives, draft, device
+    )
     search = _search(request, decoding or Decoding())
     while True:
         try:
@@ -116,15 +122,19 @@ def stream(
     piece: Callable[[int], bytes] | None = None,
     read: Sequence[Sequence[int]] = (),
     alternatives: int = 0,
+    draft: Draft | None = None,
     device: torch.device | str | None = None,
 ) -> Iterator[Written]:
     """As `decode`, but each token as soon as it is certain.
 
     Tokens of a strategy that commits come as they are chosen, all rows' first, then all rows'
-    second; those of the best hypotheses of other strategies when they are found, row by row.
+    second (of speculative decoding all that a round gives, row by row); those of the best
+    hypotheses of other strategies when they are found, row by row.
     """
     decoding = decoding or Decoding()
-    request = _request(step, prompts, state, decoding, end, piece, read, alternatives, device)
+    request = _request(
+        step, prompts, state, decoding, end, piece, read, alternatives, draft, device
+    )
     found = yield from _search(request, decoding)
     if not decoding.strategy.commits:
         for row, (best, *_) in enumerate(found):
@@ -153,6 +163,7 @@ def _request(
     piece: Callable[[int], bytes] | None,
     read: Sequence[Sequence[int]],
     alternatives: int,
+    draft: Draft | None,
     device: torch.device | str | None,
 ) -> Request:
     decoding = decoding or Decoding()
@@ -160,6 +171,11 @@ def _request(
         raise InputError("stop strings need the bytes of a token: piece=codec.piece")
     if read and len(read) != len(prompts):
         raise InputError(f"read has {len(read)} rows, prompts {len(prompts)}")
+    name, drafts = decoding.strategy.name, decoding.strategy.drafts
+    if drafts and draft is None:
+        raise InputError(f"the strategy {name} needs a smaller model: draft=Draft(model)")
+    if draft is not None and not drafts:
+        raise InputError(f"the strategy {name} needs no draft; leave it out, or take speculative")
     if device is None:
         clock = getattr(state, "next", None)
         device = clock.device if isinstance(clock, torch.Tensor) else "cpu"
@@ -169,6 +185,7 @@ def _request(
         state=state,
         read=read,
         filters=decoding.filters,
+        acting=tuple(each.begin(piece, end) for each in decoding.filters),
         min_tokens=decoding.min_tokens,
         max_tokens=decoding.max_tokens,
         end=end,
@@ -177,4 +194,5 @@ def _request(
         seed=secrets.randbits(63) if decoding.seed is None else decoding.seed,
         alternatives=alternatives,
         device=device,
+        draft=draft,
     )

@@ -138,8 +138,10 @@ class Explanation:
         length = len(best.log_probs)
         (score, total, _), *others = aside
         power = getattr(self.decoding.strategy, "length_penalty", 1.0)
+        lacking = total / length**power - score
+        uncovered = f" - {lacking:.3f} for what it left out of the source" if lacking > 1e-6 else ""
         said = (
-            f"The first won with {total:.3f} / {length}^{power:g} = {score:.3f}, "
+            f"The first won with {total:.3f} / {length}^{power:g}{uncovered} = {score:.3f}, "
             f"ended by {_ended(best)}"
         )
         if not others:

@@ -11,8 +11,9 @@ import torch
 from longspan.config import build
 from longspan.decoding.decode import Decoding, decode, stream
 from longspan.decoding.hypothesis import Hypothesis
+from longspan.decoding.step import Draft
 from longspan.decoding.strategies.sample import Sample
-from longspan.errors import ConfigError
+from longspan.errors import ConfigError, InputError
 from longspan.state import State
 from longspan.training.run import Run
 
@@ -37,7 +38,12 @@ class Token:
 
 
 def tokens(
-    run: Run, prompt: str = "", *, decoding: Decoding | None = None, echo: bool = False
+    run: Run,
+    prompt: str = "",
+    *,
+    decoding: Decoding | None = None,
+    draft: Run | None = None,
+    echo: bool = False,
 ) -> Iterator[Token]:
     """Generates tokens as they come, until the longest length, the end of the document or a stop.
 
@@ -45,30 +51,32 @@ def tokens(
         run: a loaded run.
         prompt: what the text begins with.
         decoding: how; drawn from the model's distribution by default.
+        draft: a smaller run that writes ahead, for the strategy `speculative`.
         echo: yield the prompt's tokens too, with their surprisal.
 
     The token that ends a document is not told. A stop string is told as far as it belongs to tokens
     (`Hypothesis.cut`).
 
     Raises:
-        InputError: the prompt has something that the vocabulary does not.
+        InputError: the prompt has something that the vocabulary does not, or the draft has another.
         DecodingError: nothing may come next.
     """
-    codec = run.tokenizer
+    codec, decoding = run.tokenizer, decoding or Decoding(strategy=Sample())
     given = codec.prompt(prompt).tolist()
     state, bits = _read(run, given)
     if echo:
         for token, surprisal in zip(given, bits, strict=True):
             yield Token(token, codec.piece(token), surprisal, prompt=True)
-    *before, last = [codec.start, *given]
+    before, ahead, state = _begin(run, given, state, decoding)
     for each in stream(
         run.language_model,
-        [[last]],
+        [ahead],
         state,
-        decoding=decoding or Decoding(strategy=Sample()),
+        decoding=decoding,
         end=codec.start,
         piece=codec.piece,
         read=[before],
+        draft=_drafting(run, draft),
     ):
         if each.token == codec.start:
             return
@@ -89,8 +97,23 @@ def _read(run: Run, given: list[int]) -> tuple[State, list[float]]:
     return state, (nats / math.log(2)).tolist()
 
 
+def _begin(
+    run: Run, given: list[int], state: State, decoding: Decoding
+) -> tuple[list[int], list[int], State]:
+    """What `state` has read, what is to be read, and the state to begin from."""
+    *before, last = [run.tokenizer.start, *given]
+    if decoding.strategy.rereads:
+        return [], [*before, last], run.language_model.start(1)
+    return before, [last], state
+
+
 def hypotheses(
-    run: Run, prompt: str = "", *, decoding: Decoding | None = None, alternatives: int = 0
+    run: Run,
+    prompt: str = "",
+    *,
+    decoding: Decoding | None = None,
+    draft: Run | None = None,
+    alternatives: int = 0,
 ) -> list[Hypothesis]:
     """The continuations of `prompt` that decoding finds, best first.
 
@@ -98,26 +121,39 @@ def hypotheses(
         run: a loaded run.
         prompt: what the texts begin with.
         decoding: how; drawn from the model's distribution by default.
+        draft: as for `tokens`.
         alternatives: tell so many candidates of each step.
 
     Raises:
         InputError, DecodingError: as `tokens`.
     """
-    codec = run.tokenizer
+    codec, decoding = run.tokenizer, decoding or Decoding(strategy=Sample())
     given = codec.prompt(prompt).tolist()
     state, _ = _read(run, given)
-    *before, last = [codec.start, *given]
+    before, ahead, state = _begin(run, given, state, decoding)
     (found,) = decode(
         run.language_model,
-        [[last]],
+        [ahead],
         state,
-        decoding=decoding or Decoding(strategy=Sample()),
+        decoding=decoding,
         end=codec.start,
         piece=codec.piece,
         read=[before],
         alternatives=alternatives,
+        draft=_drafting(run, draft),
     )
     return found
+
+
+def _drafting(run: Run, draft: Run | None) -> Draft | None:
+    if draft is None:
+        return None
+    if draft.tokenizer.fingerprint != run.tokenizer.fingerprint:
+        raise InputError(
+            "the draft has another tokenizer than the run; train it with the same one "
+            "(data.tokenizer), on the same data"
+        )
+    return Draft(draft.language_model)
 
 
 def generate(

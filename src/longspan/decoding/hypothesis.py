@@ -23,7 +23,8 @@ class Candidate:
         beam: the beam that it continues, counted from 0.
         becomes: the beam that it is at the next step, if it is kept.
         total: of beams, the log-probability of the whole text with it.
-        score: of beams, that by which complete texts are compared, as if this one ended here.
+        score: of beams, that by which complete texts are compared, as if this one ended here; of
+            contrastive search, that by which candidates are.
         penalty: what counts against it in this choice alone.
     """
 
@@ -55,6 +56,8 @@ class Hypothesis:
         finish: what ended it: the "end" token, a "stop" string or the "length".
         cut: bytes at its end that belong to a stop string.
         considered: what was considered at each step, if asked for. Beams of one row share it.
+        drafted, accepted: of speculative decoding, tokens that the draft proposed, and how many of
+            them were written.
     """
 
     tokens: tuple[int, ...]
@@ -63,6 +66,8 @@ class Hypothesis:
     finish: Finish
     cut: int = 0
     considered: tuple[Considered, ...] = ()
+    drafted: int = 0
+    accepted: int = 0
 
     def text(self, piece: Callable[[int], bytes]) -> bytes:
         """The bytes of its tokens, without a stop string.

@@ -9,7 +9,8 @@ a state need only be able to give some of its rows (`select`), in any order and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +34,52 @@ class Step(Protocol):
     ) -> tuple[Tensor, Any]: ...
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A smaller model that writes ahead.
+
+    Attributes:
+        step: the model; its vocabulary must be that of the model that checks it.
+        state: what it has read before, as the model's own; None for nothing, and then it reads for
+            itself the tokens that the model's state has read.
+    """
+
+    step: Step
+    state: Any = None
+
+
+@runtime_checkable
+class Shown(Step, Protocol):
+    """A step that shows its last hidden states, as `Decoder` does."""
+
+    def hidden(
+        self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """As the step itself, but hidden states (N, T, C)."""
+        ...
+
+    def head(self, h: Tensor, /) -> Tensor:
+        """Hidden states (N, T, C) to logits (N, T, V)."""
+        ...
+
+
+def shown(step: Step, who: str) -> Shown:
+    """The step, which must show its hidden states.
+
+    Args:
+        who: the strategy that asks for them.
+
+    Raises:
+        InputError: it shows none.
+    """
+    if not isinstance(step, Shown):
+        raise InputError(
+            f"the strategy {who} compares hidden states, and this step shows none; give the "
+            "decoder itself (model.decoder), or what has `hidden` and `head` as well"
+        )
+    return step
+
+
 def prefill(
     step: Step, prompts: Sequence[Sequence[int]], state: Any, device: torch.device | str
 ) -> tuple[Tensor, Any]:
@@ -50,18 +97,10 @@ def prefill(
     Raises:
         InputError: there is no prompt, or one is empty.
     """
-    if not prompts:
-        raise InputError("there is no prompt: decoding needs one row or more")
-    lengths = [len(prompt) for prompt in prompts]
-    if 0 in lengths:
-        raise InputError(
-            f"row {lengths.index(0)} has an empty prompt; begin it with the start symbol"
-        )
-    longest = max(lengths)
-    padded = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
-    tokens = torch.tensor(padded, dtype=torch.int64, device=device)
-    last = torch.tensor(lengths, device=device) - 1
-    ragged = min(lengths) < longest
+    tokens, lengths = padded(prompts, device)
+    last = lengths - 1
+    longest = tokens.shape[1]
+    ragged = int(lengths.min()) < longest
     result = None
     for low in range(0, longest, PIECE):
         piece = tokens[:, low : low + PIECE]
@@ -74,3 +113,27 @@ def prefill(
         result = ends if result is None else torch.where((last >= low)[:, None], ends, result)
     assert result is not None
     return result, state
+
+
+def padded(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Prompts as one tensor, with zeros after shorter ones, and their lengths.
+
+    Returns:
+        (N, T) and (N,), int64.
+
+    Raises:
+        InputError: there is no prompt, or one is empty.
+    """
+    if not prompts:
+        raise InputError("there is no prompt: decoding needs one row or more")
+    lengths = [len(prompt) for prompt in prompts]
+    if 0 in lengths:
+        raise InputError(
+            f"row {lengths.index(0)} has an empty prompt; begin it with the start symbol"
+        )
+    longest = max(lengths)
+    rows = [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
+    return (
+        torch.tensor(rows, dtype=torch.int64, device=device),
+        torch.tensor(lengths, device=device),
+    )

@@ -93,11 +93,13 @@ class Block(nn.Module):
         places: Places,
         pairs: Pairs | None,
         read: tuple[Source, Pairs] | None = None,
+        seen: list[Tensor] | None = None,
     ) -> tuple[Tensor, Carried]:
         """(B, T, C) to (B, T, C), and what the layer carries now.
 
         Args:
             read: what cross-attention asks, and which token meets which of the source's.
+            seen: to which its weights (B, H, T, S) are appended; None forms none.
         """
         y, carried = self.mixer.mix(x, carried, places, pairs)
         x = x + self.dropout(y)
@@ -105,10 +107,12 @@ class Block(nn.Module):
             x = self.mixer_norm(x)
         if self.cross is not None:
             assert read is not None, "cross-attention needs a source"
-            if self.placement == "pre":
-                x = x + self.dropout(self.cross.ask(self.cross_norm(x), *read))
-            else:
-                x = self.cross_norm(x + self.dropout(self.cross.ask(x, *read)))
+            asking = self.cross_norm(x) if self.placement == "pre" else x
+            if seen is not None:
+                seen.append(self.cross.weights(asking, *read))
+            x = x + self.dropout(self.cross.ask(asking, *read))
+            if self.placement == "post":
+                x = self.cross_norm(x)
         if self.placement == "pre":
             return x + self.feed_forward(self.feed_forward_norm(x)), carried
         return self.feed_forward_norm(x + self.feed_forward(x)), carried

@@ -55,6 +55,19 @@ class Source(Carried, kind="source"):
         return self
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """What the tokens of a call looked at in the other sequence.
+
+    Attributes:
+        weights: (B, H, T, S) of each layer, first layer first; rows sum to 1.
+        valid: (B, S) bool, real tokens of the source.
+    """
+
+    weights: tuple[Tensor, ...]
+    valid: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossConfig:
     """How the layers of a decoder read another sequence.

@@ -17,7 +17,7 @@ from torch import Tensor
 from longspan.compat import refuse
 from longspan.errors import ConfigError, Conflict, InputError, StateError
 from longspan.mixing import check_state
-from longspan.models.cross import CrossConfig, check_sources
+from longspan.models.cross import Alignment, CrossConfig, Source, check_sources
 from longspan.models.stack import Stack, StackConfig
 from longspan.models.vocabulary import Embedding, Head, VocabularyConfig, check_tokens
 from longspan.slots import Memory, Pattern, Places
@@ -122,6 +122,40 @@ class Decoder(Stack):
         starts: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """As `forward`, but (B, T, C) hidden states, for losses that never make (B, T, V)."""
+        return self._hidden(tokens, state, valid, starts)
+
+    def align(
+        self, tokens: Tensor, state: State, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State, Alignment]:
+        """As `forward`, and what each token looked at in the source, for looking at.
+
+        The weights of a token are those that its logits, for the token after it, came from.
+
+        Raises:
+            InputError: the decoder reads no source, or puts memory tokens among its own.
+        """
+        if self.cross is None:
+            raise InputError("this decoder reads no other sequence, with which it could be aligned")
+        if self.wrapping is not None:
+            raise InputError(
+                f"memory '{self.config.memory.name}' puts tokens of its own around the model, "
+                "which no alignment names; use a memory of the layers"
+            )
+        seen: list[list[Tensor]] = []
+        h, state = self._hidden(tokens, state, valid, None, seen)
+        weights = tuple(torch.cat(parts, 2) for parts in zip(*seen, strict=True))
+        source = state.sources[0]
+        assert isinstance(source, Source)
+        return self.head(h), state, Alignment(weights, source.valid)
+
+    def _hidden(
+        self,
+        tokens: Tensor,
+        state: State | None,
+        valid: Tensor | None,
+        starts: Tensor | None,
+        seen: list[list[Tensor]] | None = None,
+    ) -> tuple[Tensor, State]:
         self._check(tokens, state)
         if state is None:
             state = self.start(tokens.shape[0])
@@ -142,8 +176,11 @@ class Decoder(Stack):
                 # documents begin at the first token of a piece only: `_cut` cut it so
                 fresh = begun[:, 0] if real is None else begun[:, 0] & real[:, 0]
                 state, begun = state.reset(fresh), None
-            part, state = self._piece(tokens[:, low:high], state, real, begun)
+            looked: list[Tensor] | None = None if seen is None else []
+            part, state = self._piece(tokens[:, low:high], state, real, begun, looked)
             parts.append(part)
+            if seen is not None and looked is not None:
+                seen.append(looked)
             low = high
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
 
@@ -265,7 +302,12 @@ class Decoder(Stack):
         return other
 
     def _piece(
-        self, tokens: Tensor, state: State, valid: Tensor | None, starts: Tensor | None
+        self,
+        tokens: Tensor,
+        state: State,
+        valid: Tensor | None,
+        starts: Tensor | None,
+        seen: list[Tensor] | None = None,
     ) -> tuple[Tensor, State]:
         places, clock = Places.of(state.next, tokens.shape[1], valid, starts, self.training)
         last = state.last
@@ -273,7 +315,7 @@ class Decoder(Stack):
             places, last = places.reading(tokens, last, clock)
         x, sources = self.embedding(tokens), state.sources
         if self.wrapping is None:
-            x, layers = self.through(self.placed(x, places), state.layers, places, sources)
+            x, layers = self.through(self.placed(x, places), state.layers, places, sources, seen)
             return x, State(clock, layers, sources, last)
         *carried, around = state.layers
         x, inside, frame = self.wrapping.enter(x, around, places)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from longspan.compat import refuse
 from longspan.errors import ConfigError, Conflict, InputError
-from longspan.models.cross import CrossConfig, check_source
+from longspan.models.cross import Alignment, CrossConfig, check_source
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.models.encoder import Encoder, EncoderConfig
 from longspan.models.vocabulary import Head
@@ -174,6 +174,18 @@ class EncoderDecoder(nn.Module):
         """
         state = self.encode(source, source_valid)
         return self.decoder.segmentwise(target, state, valid=valid)[0]
+
+    def align(
+        self, target: Tensor, state: State, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State, Alignment]:
+        """As `decode`, and what each token looked at in the source (`Decoder.align`)."""
+        return self.decoder.align(target, state, valid=valid)
+
+    def hidden(
+        self, target: Tensor, state: State, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As `decode`, but (B, T, C) hidden states, for losses that never make (B, T, V)."""
+        return self.decoder.hidden(target, state, valid=valid)
 
     @property
     def head(self) -> Head:

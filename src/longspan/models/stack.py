@@ -314,8 +314,12 @@ class Stack(nn.Module):
         carried: tuple[Carried, ...],
         places: Places,
         sources: tuple[Carried, ...] = (),
+        seen: list[Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Carried, ...]]:
-        """(B, T, C) embedded tokens to hidden states (B, T, C), and what the layers carry now."""
+        """(B, T, C) embedded tokens to hidden states (B, T, C), and what the layers carry now.
+
+        To `seen`, if it is given, each layer appends its weights of cross-attention (B, H, T, S).
+        """
         x = self.dropout(x)
         shared: dict[object, Pairs | None] = {}
         layers = []
@@ -329,7 +333,7 @@ class Stack(nn.Module):
                 if key not in shared:
                     shared[key] = block.mixer.pairs(before, places)
                 pairs = shared[key]
-            x, after = block(x, before, places, pairs, read)
+            x, after = block(x, before, places, pairs, read, seen)
             layers.append(after)
         return self.dropout(x if self.norm is None else self.norm(x)), tuple(layers)
 

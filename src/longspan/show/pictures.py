@@ -65,7 +65,7 @@ def of_position(position: Position, tokens: int) -> Picture:
     vectors are.
     """
     torch.manual_seed(0)
-    figure, title = _empty(), f"position {position.name}"
+    figure, title = empty(), f"position {position.name}"
     axes = figure.add_subplot(title=title, xlabel="tokens back", ylabel="score")
     distances = torch.arange(tokens)
     if position.enters == "input":
@@ -100,10 +100,10 @@ def of_pattern(pattern: Pattern, tokens: int) -> Picture:
     mask = document(pattern, tokens).visible[0]
     seen, most = int(mask.sum()), int(mask.sum(1).max())
     dense = tokens * (tokens + 1) // 2 if pattern.causal else tokens**2
-    figure = _empty(square=True)
+    figure = empty(5.0, 5.0)
     title = f"pattern {pattern.name}"
     axes = figure.add_subplot(title=title, xlabel="key", ylabel="query")
-    _grid(figure, mask)
+    grid(figure, mask)
     reading = (
         f"{title}: {seen:,} of {dense:,} pairs meet ({seen / dense:.0%}), a query sees at most "
         f"{most:,} of {tokens:,} keys\n{met(pattern)}"
@@ -145,10 +145,10 @@ def of_memory(memory: Memory, tokens: int) -> Picture:
                 held[step, position - span + 1 : position + 1] = 1.0 if span == 1 else PALER
                 whole, shared = whole + (span == 1), shared + (span > 1)
         sizes.append(sum(t.numel() for name, t in state.tensors().items() if name != "pos"))
-    figure = _empty(square=True)
+    figure = empty(5.0, 5.0)
     title = f"memory {memory.name}"
     figure.add_subplot(title=title, xlabel="token", ylabel="held after token")
-    _grid(figure, held)
+    grid(figure, held)
     more = f", {int((held[-1] == PALER).sum()):,} more in {shared:,} slots" if shared else ""
     reading = f"{title}: after {tokens:,} tokens it holds {whole:,}{more}, and {_grows(sizes)}"
     return Picture(figure, reading)
@@ -179,11 +179,11 @@ def _of_folds(memory: Memory, tokens: int) -> Picture:
             changed, whole = (part[:-1] - part[-1:]).norm(dim=1), part[-1].norm()
             # of its parts the one in which it shows most
             shows[step] = shows[step].maximum(changed / whole.clamp(min=1e-9))
-    figure = _empty(square=True)
+    figure = empty(5.0, 5.0)
     title = f"memory {memory.name}"
     figure.add_subplot(title=title, xlabel="token", ylabel="shows after token")
     # what cannot be missed is as dark as what shows most
-    _grid(figure, shows.clamp(max=1.0) / shows.max().clamp(1e-9, 1.0))
+    grid(figure, shows.clamp(max=1.0) / shows.max().clamp(1e-9, 1.0))
     reading = (
         f"{title}, segments of {segment}: after {tokens:,} tokens another first token would change "
         f"{_percent(shows[-1, 0])} of what it holds, another last token {_percent(shows[-1, -1])}; "
@@ -239,11 +239,13 @@ def _percent(share: Tensor) -> str:
     return f"{float(share):.2%}" if share < 0.1 else f"{float(share):.0%}"
 
 
-def _empty(*, square: bool = False) -> Figure:
-    return Figure((5.0, 5.0) if square else (6.6, 3.7), layout="constrained")
+def empty(width: float = 6.6, height: float = 3.7) -> Figure:
+    """A figure of so many inches, with nothing on it."""
+    return Figure((width, height), layout="constrained")
 
 
-def _grid(figure: Figure, marks: Tensor) -> None:
+def grid(figure: Figure, marks: Tensor) -> None:
+    """Numbers (N, M) from 0 to 1 as a grid on the figure's only axes, the darker the higher."""
     (axes,) = figure.axes
     axes.imshow(marks.numpy(), cmap="Blues", vmin=0, vmax=1.3, interpolation="nearest")
     for axis in (axes.xaxis, axes.yaxis):

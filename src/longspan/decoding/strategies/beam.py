@@ -22,6 +22,8 @@ class Beam(Strategy, name="beam"):
             favours long texts.
         early_stopping: true, false or "never" (`Beams`).
         n_best: texts given back of each row, at most.
+        coverage_penalty: beta, how much counts against a text what it has not looked at of the
+            source (1609.08144, equation 14; `coverage.py`); 0 for nothing.
     """
 
     commits: ClassVar[bool] = False
@@ -30,6 +32,7 @@ class Beam(Strategy, name="beam"):
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     n_best: int = 1
+    coverage_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         self._config()
@@ -40,6 +43,7 @@ class Beam(Strategy, name="beam"):
             length_penalty=self.length_penalty,
             early_stopping=self.early_stopping,
             n_best=self.n_best,
+            coverage_penalty=self.coverage_penalty,
         )
 
     def search(self, request: Request) -> Search:

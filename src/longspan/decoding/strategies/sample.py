@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from longspan.decoding.drawing import drawn
 from longspan.decoding.search import Request, Search, Strategy
 from longspan.decoding.writing import write
 
@@ -31,17 +32,3 @@ class Sample(Strategy, name="sample"):
             return drawn(logits, torch.tensor(chances, dtype=torch.float64, device=logits.device))
 
         return write(request, choose)
-
-
-def drawn(logits: Tensor, chances: Tensor) -> Tensor:
-    """The tokens (N,) int64 at which the chances stand in the sums of the probabilities.
-
-    Args:
-        logits: (N, V), of each row one or more above -inf.
-        chances: (N,) float64, 0 or more and below 1.
-    """
-    sums = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
-    total = sums[:, -1:]
-    # below the total also where it is rounded, so that the token found has a probability
-    place = torch.minimum(chances[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(sums, place, right=True)[:, 0]
