@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -51,7 +50,7 @@ LEGAL = rows("x...xxxx", "x..xx...")
 VALID = rows("xxxxxxxx", "xxxxx...")
 
 
-@pytest.mark.parametrize("pattern", [None, Longformer(2)])
+@pytest.mark.parametrize("pattern", [None, Longformer(2, causal=False)])
 def test_a_row_does_not_depend_on_its_neighbours(pattern: Pattern | None) -> None:
     model = finder(pattern)
     both = model(TOKENS, KINDS, LEGAL, valid=VALID)
@@ -70,15 +69,12 @@ def test_the_kind_of_a_token_is_seen() -> None:
 
 
 def test_a_pattern_that_marks_tokens_reads_the_question_from_everywhere() -> None:
-    """The last token stands 7 tokens from the question and sees 1 to each side in 2 layers."""
-    model = finder(Longformer(1))
+    """The last token stands 7 tokens from the question and sees none but itself."""
+    model = finder(Longformer(1, causal=False))
     before = model(TOKENS[:1], KINDS[:1], LEGAL[:1])[0, 0, 7]
     other = TOKENS[:1].clone()
     other[0, 1] = 8
     assert not torch.isclose(model(other, KINDS[:1], LEGAL[:1])[0, 0, 7], before)
-    far = TOKENS[:1].clone()
-    far[0, 4] = 8  # of the context, out of reach but for what the question tells
-    assert math.isfinite(float(model(far, KINDS[:1], LEGAL[:1])[0, 0, 7]))
 
 
 def test_scores_of_half_precision_are_float32() -> None:

@@ -19,7 +19,7 @@ from longspan.data.tokenizers.bytes import Bytes
 from longspan.errors import ConfigError, DataError, DivergedError, IncompatibleConfig
 from longspan.tasks.span_answering import Found, SpanAnswering, answered, find, tuned
 from longspan.training.recipe import read_recipe
-from tests.tiny import SETTINGS
+from tests.tiny import SETTINGS, call, refused
 
 
 class Liking(nn.Module):
@@ -134,15 +134,21 @@ def recipe(folder: Path) -> str:
     return str(folder / "tiny.yaml")
 
 
-def test_a_tiny_encoder_learns_to_find_spans_and_that_there_are_none(tmp_path: Path) -> None:
+def test_a_tiny_encoder_learns_to_find_spans_and_that_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = longspan.train(recipe(tmp_path), **SETTINGS)
     scores = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert set(scores) == {"step", "valid_f1", "valid_exact_match", "valid_margin"}
     assert scores["valid_exact_match"] > 90, "nothing always is 33"
-    run = longspan.load(folder)
-    assert isinstance(run.task, SpanAnswering)
-    again = longspan.train(str(folder), resume=True)
-    assert again == folder
+    others = records(tmp_path / "others.jsonl", 30)
+    result = call(monkeypatch, capsys, "evaluate", folder, "--data", others, "--json")
+    told = json.loads(result.out)
+    assert told["exact_match"] > 90
+    assert told["records"] == 30
+    assert told["margin"] == pytest.approx(scores["valid_margin"], abs=1e-3)
+    said = refused(call(monkeypatch, capsys, "evaluate", folder, "--limit", "3"))
+    assert "--limit is of other tasks" in said
 
 
 @pytest.mark.parametrize(
