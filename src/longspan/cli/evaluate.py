@@ -21,6 +21,7 @@ from longspan.errors import ConfigError
 from longspan.measure.perplexity import Score, remembered, sliding
 from longspan.measure.perplexity import evaluate as score
 from longspan.models.decoder import DecoderConfig
+from longspan.tasks.span_answering import SpanAnswering
 from longspan.training.run import Run, own_data, section
 from longspan.transduction import Transduction
 
@@ -84,6 +85,21 @@ def evaluate(
                 f"{loaded.task.name}; leave it out"
             )
         _pairs(loaded, loaded.task, data, limit, save, decoding, as_json)
+        return
+    if isinstance(loaded.task, SpanAnswering):
+        others = {
+            "--memory": memory,
+            "--segment": segment,
+            "--sliding": sliding_window or None,
+            "--limit": limit or None,
+            "how to write": decoding,
+        }
+        if given := [flag for flag, value in others.items() if value is not None]:
+            raise ConfigError(
+                f"{', '.join(given)} is of other tasks, and {run} is a run of "
+                f"{loaded.task.name}; leave it out"
+            )
+        _spans(loaded, loaded.task, data, save, as_json)
         return
     if save is not None or decoding is not None:
         raise ConfigError(
@@ -171,6 +187,32 @@ def _pairs(
     table = Table(caption=f"{len(pairs):,} records, {said(chosen)}, {seconds:,.0f} s")
     for name in scores:
         table.add_column(name.replace("_per_", "/").replace("_", " "), justify="right")
+    table.add_row(*(f"{value:.2f}" for value in scores.values()))
+    Console().print(table)
+
+
+def _spans(
+    run: Run, task: SpanAnswering, data: list[str] | None, save: Path | None, as_json: bool
+) -> None:
+    begun = time.perf_counter()
+    if data is None:
+        splits = own_data(run)
+        asked = splits.test
+    else:
+        splits = task.prepare(section(run), run.tokenizer)
+        asked = task.read(section(run), data, run.tokenizer)
+    scores, texts = task.examine(run.model, asked, splits.valid)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - begun
+    if save is not None:
+        with written(save) as file:
+            for text, question in zip(texts, asked.questions, strict=True):
+                file(text, {"text": text, "references": question.references})
+    if as_json:
+        print(json.dumps({**scores, "records": len(asked), "seconds": seconds}))
+        return
+    table = Table(caption=f"{len(asked):,} questions, {seconds:,.0f} s")
+    for name in scores:
+        table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{value:.2f}" for value in scores.values()))
     Console().print(table)
 

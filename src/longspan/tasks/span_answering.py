@@ -14,7 +14,15 @@ from torch.nn.functional import cross_entropy
 
 from longspan.answers import agreement, f1
 from longspan.data.spans.config import SpansConfig
-from longspan.data.spans.windows import SpanBatch, Spans, SpanSplits, WindowBatches, prepare
+from longspan.data.spans.windows import (
+    SpanBatch,
+    Spans,
+    SpanSplits,
+    WindowBatches,
+    gather,
+    prepare,
+    questions,
+)
 from longspan.data.tokenizer import Codec
 from longspan.errors import ConfigError, Conflict, DataError, DivergedError
 from longspan.models.encoder import EncoderConfig
@@ -119,9 +127,40 @@ class SpanAnswering(Task, name="span_answering"):
             return {}
         part = held_out.first(tokens) if tokens else held_out
         found = find(model, part, self.longest)
-        references = [question.references for question in part.questions]
-        margin = tuned(found, references)
-        return {**agreement(answered(found, margin), references), "margin": margin}
+        margin = tuned(found, references(part))
+        return {**agreement(answered(found, margin), references(part)), "margin": margin}
+
+    def examine(self, model: SpanFinder, asked: Spans, valid: Spans) -> tuple[Scores, list[str]]:
+        """Answers questions and scores the answers.
+
+        Args:
+            model: in evaluation mode.
+            asked: the questions.
+            valid: others, which choose the margin below which there is no answer.
+
+        Returns:
+            The scores, the margin beside them; and the answers, "" where there is none.
+
+        Raises:
+            DataError: there are no others.
+            DivergedError: a score is no number.
+        """
+        margin = tuned(find(model, valid, self.longest), references(valid))
+        texts = answered(find(model, asked, self.longest), margin)
+        return {**agreement(texts, references(asked)), "margin": margin}, texts
+
+    def read(self, data: SpansConfig, paths: Sequence[str], codec: Codec) -> Spans:
+        """Questions for evaluation.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            paths: files of its form.
+            codec: the tokenizer.
+
+        Raises:
+            DataError: there are none, they cannot be read or are unsound.
+        """
+        return gather(questions(tuple(paths), data.form), codec, data.window, data.stride)
 
 
 @dataclass(frozen=True)
@@ -140,6 +179,11 @@ class _Questions(Lessons):
             return spans.questions[spans.windows[int(chosen[bad[0]])].question].place
 
         return Lesson(losses.mean(1), int(batch.valid.sum()), None, where)
+
+
+def references(spans: Spans) -> list[tuple[str, ...]]:
+    """Of each question what is right."""
+    return [question.references for question in spans.questions]
 
 
 def scored(model: SpanFinder, batch: SpanBatch) -> torch.Tensor:
@@ -197,20 +241,20 @@ def answered(found: Sequence[Found], margin: float) -> list[str]:
     return [each.text if each.score > margin else "" for each in found]
 
 
-def tuned(found: Sequence[Found], references: Sequence[Sequence[str]]) -> float:
+def tuned(found: Sequence[Found], right: Sequence[Sequence[str]]) -> float:
     """The margin with the best F1 (1806.03822, section 5), for questions other than these.
 
     Args:
         found: as `find` gives it.
-        references: of each question one or more.
+        right: of each question one reference or more.
 
     Raises:
         DataError: there are no questions to tell it by.
     """
     if not found:
-        raise DataError("there are no questions to choose a margin by")
+        raise DataError("there are no questions to choose a margin by; name data.valid")
     gains = []
-    for each, several in zip(found, references, strict=True):
+    for each, several in zip(found, right, strict=True):
         spoken, silent = (max(f1(text, one) for one in several) for text in (each.text, ""))
         gains.append((each.score, spoken - silent))
     # from saying nothing at all: each span that is told, the surest first

@@ -232,32 +232,32 @@ def _cut(
 
 
 def gather(
-    questions: Iterable[Question], codec: Codec, window: int | None, stride: int | None
+    asked: Iterable[Question], codec: Codec, window: int | None, stride: int | None
 ) -> Spans:
     """Questions as ids.
 
     Args:
-        questions: in memory from now on.
+        asked: in memory from now on.
         codec: encodes them.
         window, stride: as in `SpansConfig`.
 
     Raises:
         DataError: the codec cannot encode them, or not so that the text comes back.
     """
-    kept = tuple(questions)
+    kept = tuple(asked)
     texts: dict[str, Text] = {}
-    asked, contexts, windows = [], [], []
+    texted, contexts, windows = [], [], []
     for number, question in enumerate(kept):
         if question.context not in texts:
             texts[question.context] = _encoded(question.context, question.place, codec)
         context = texts[question.context]
-        asked.append(_encoded(question.text, question.place, codec).ids)
+        texted.append(_encoded(question.text, question.place, codec).ids)
         contexts.append(context)
         spans = [_tokens(question.context, context, a.start, a.text) for a in question.answers]
         for low, high in stretches(len(context.ids), window, stride):
             inside = (span for span in spans if low <= span[0] and span[1] < high)
             windows.append(Window(number, low, high, next(inside, None)))
-    return Spans(kept, tuple(asked), tuple(contexts), tuple(windows), codec)
+    return Spans(kept, tuple(texted), tuple(contexts), tuple(windows), codec)
 
 
 def stretches(length: int, window: int | None, stride: int | None) -> list[tuple[int, int]]:
@@ -280,7 +280,7 @@ def prepare(config: SpansConfig, codec: Codec | None = None) -> SpanSplits:
     Raises:
         DataError: there is nothing to read, or it cannot be read or encoded.
     """
-    found = _asked(config.path, config.form)
+    found = questions(config.path, config.form)
     contexts = sorted({question.context for question in found})
     split = assign(contexts, config.fraction("valid"), config.fraction("test"))
     where = dict(zip(contexts, split, strict=True))
@@ -288,14 +288,19 @@ def prepare(config: SpansConfig, codec: Codec | None = None) -> SpanSplits:
     for part in ("valid", "test"):
         paths = getattr(config, part)
         if isinstance(paths, str | tuple) and paths:
-            parts[part] = _asked(paths, config.form)
+            parts[part] = questions(paths, config.form)
     if codec is None:
         codec = config.tokenizer.fit(_texts(parts["train"]))
     made = {part: gather(parts[part], codec, config.window, config.stride) for part in SPLITS}
     return SpanSplits(**made, codec=codec)
 
 
-def _asked(paths: Paths, form: Form) -> list[Question]:
+def questions(paths: Paths, form: Form) -> list[Question]:
+    """The questions of a file, or of several one after the other.
+
+    Raises:
+        DataError: there are none, they cannot be read or are unsound.
+    """
     several = (paths,) if isinstance(paths, str) else paths
     found = [question for path in several for question in form.questions(path)]
     if not found:
@@ -303,9 +308,9 @@ def _asked(paths: Paths, form: Form) -> list[Question]:
     return found
 
 
-def _texts(questions: Iterable[Question]) -> Iterator[bytes]:
+def _texts(asked: Iterable[Question]) -> Iterator[bytes]:
     seen = set()
-    for question in questions:
+    for question in asked:
         if question.context not in seen:
             seen.add(question.context)
             yield question.context.encode()

@@ -21,7 +21,7 @@ INDICES = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 class SubjQA(Form, name="subjqa"):
     """Where an answer stands is taken from its indices: its text is tokenised, the review is not.
 
-    The answer is the review's own text between them.
+    The answer is the review's own text between them, without `NONE` where it runs into it.
     """
 
     def questions(self, path: str) -> Iterator[Question]:
@@ -37,10 +37,10 @@ class SubjQA(Form, name="subjqa"):
             if both is None:
                 raise DataError(f"{place}: human_ans_indices must be (begin, end), not {indices!r}")
             begin, end = map(int, both.groups())
-            if end > len(context):
+            if end > len(review):
                 raise DataError(
                     f"{place}: human_ans_indices ({begin}, {end}) end after the review, which has "
-                    f"{len(context)} characters; correct them or remove the row"
+                    f"{len(review)} characters; correct them or remove the row"
                 )
             yield checker.question(place, text, context, [(context[begin:end], begin)])
         checker.told()
