@@ -148,20 +148,31 @@ def test_what_a_strategy_does_not_take_is_refused(
     assert all(each in message for each in said)
 
 
+SAMPLED = Decoding(strategy=Sample())
+
+
 def test_options_are_the_settings_of_strategies_and_filters() -> None:
     settings = {f.name for member in Strategy.all().values() for f in fields(member)}
     assert set(STRATEGY) == settings
     assert {name for name, _ in FILTERS.values()} == set(Filter.all())
-    made = DecodingOptions(temperature=0.5, top_k=3, no_repeat=2, seed=4, stop=("x",)).decoding()
+    made = DecodingOptions(temperature=0.5, top_k=3, no_repeat=2, seed=4, stop=("x",)).over(SAMPLED)
     assert made == Decoding(
         strategy=Sample(),
         filters=(NoRepeat(2), Temperature(0.5), TopK(3)),
         seed=4,
         stop=("x",),
     )
-    assert DecodingOptions().decoding(default="beam").strategy == Beam()
+    base = Decoding(strategy=Beam(beams=5, n_best=2), filters=(NoRepeat(3), Repetition(1.1)))
+    assert DecodingOptions().over(base) == base
+    changed = DecodingOptions(n_best=1, no_repeat=0, max_tokens=9).over(base)
+    assert changed == Decoding(
+        strategy=Beam(beams=5, n_best=1), filters=(Repetition(1.1),), max_tokens=9
+    )
+    # another strategy has settings of its own, and what shapes draws is left where nothing is drawn
+    assert DecodingOptions(strategy="greedy").over(made).filters == (NoRepeat(2),)
+    assert DecodingOptions(strategy="beam").over(base).strategy == Beam()
     with pytest.raises(ConfigError, match="2 problems"):
-        DecodingOptions(beams=2, groups=2).decoding()
+        DecodingOptions(beams=2, groups=2).over(SAMPLED)
 
 
 def test_explain_shows_each_step_and_why(cli: Callable[..., Result], trained: Path) -> None:
