@@ -168,9 +168,9 @@ def test_options_are_the_settings_of_strategies_and_filters() -> None:
     assert changed == Decoding(
         strategy=Beam(beams=5, n_best=1), filters=(Repetition(1.1),), max_tokens=9
     )
-    # another strategy has settings of its own, and what shapes draws is left where nothing is drawn
+    # another strategy has settings of its own; where nothing is drawn, nothing shapes draws
     assert DecodingOptions(strategy="greedy").over(made).filters == (NoRepeat(2),)
-    assert DecodingOptions(strategy="beam").over(base).strategy == Beam()
+    assert DecodingOptions(strategy="beam").over(made).strategy == Beam()
     with pytest.raises(ConfigError, match="2 problems"):
         DecodingOptions(beams=2, groups=2).over(SAMPLED)
 
