@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import torch
 from cyclopts import Parameter
+from numpy.typing import NDArray
 from rich.console import Console
 
 from longspan.cli.bar import counter
 from longspan.cli.decoding import DecodingOptions
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
 from longspan.cli.texts import written
+from longspan.data import Codec
 from longspan.decoding.explain import Explanation
+from longspan.decoding.hypothesis import Hypothesis
 from longspan.errors import ConfigError
+from longspan.models.encoder_decoder import EncoderDecoder
+from longspan.show.alignment import alignment
 from longspan.training.run import section
-from longspan.transduction import Transduction, write
+from longspan.transduction import Transduction, read, write
 
 TOLD = 8
 """Candidates of each step that --explain prints."""
@@ -30,6 +38,9 @@ def predict(
     output: Path | None = None,
     scores: Annotated[bool, Parameter(negative="")] = False,
     explain: Annotated[bool, Parameter(negative="")] = False,
+    align: Path | None = None,
+    layer: int | None = None,
+    head: int | None = None,
     decoding: DecodingOptions | None = None,
     checkpoint: Checkpoint = "best",
     device: Device = "auto",
@@ -53,6 +64,11 @@ def predict(
         Print the score before each text.
     explain
         Print step by step what was considered, and why the winner won.
+    align
+        Draw which tokens of the source each token of the text looked at, into a .png or .svg.
+    layer, head
+        Whose attention --align draws, counted from 0: the last layer's and the mean of its heads,
+        if not said.
     """
     loaded = open_run(run, checkpoint, device, dtype, threads)
     task, codec = loaded.task, loaded.tokenizer
@@ -62,10 +78,18 @@ def predict(
         )
     if (path is None) == (text is None):
         raise ConfigError("name what to read: a file, - for standard input, or --text TEXT")
+    if align is None and (layer, head) != (None, None):
+        raise ConfigError("--layer and --head say what --align FILE draws; name the file")
+    if align is not None and not isinstance(loaded.model, EncoderDecoder):
+        raise ConfigError(
+            f"{run} has no encoder whose tokens could be looked at; leave --align out"
+        )
     if text is not None:
         asked = [("--text", text)]
     else:
         asked = list(task.asked(section(loaded), path or ""))
+    if align is not None and len(asked) > 1:
+        raise ConfigError(f"--align draws one source, and there are {len(asked)}; use --text")
     chosen = task.decode if decoding is None else decoding.over(task.decode)
     with counter() as progress:
         row = progress.add_task("writing", total=len(asked))
@@ -80,6 +104,9 @@ def predict(
                 advance=lambda count: progress.advance(row, count),
             )
         )
+    if align is not None and isinstance(loaded.model, EncoderDecoder):
+        (source,) = [codec.prompt(source) for _, source in asked]
+        _draw(align, loaded.model, codec, source, found[0][0], layer, head)
     if explain:
         console = Console()
         for (_, source), texts in zip(asked, found, strict=True):
@@ -92,3 +119,26 @@ def predict(
                 content = task.text(hypothesis, codec)
                 facts = {"source": source, "text": content, "score": hypothesis.score}
                 line(f"{hypothesis.score:.3f}\t{content}" if scores else content, facts)
+
+
+def _draw(
+    path: Path,
+    model: EncoderDecoder,
+    codec: Codec,
+    source: NDArray[np.int64],
+    text: Hypothesis,
+    layer: int | None,
+    head: int | None,
+) -> None:
+    tokens = [codec.start, *text.tokens]
+    with torch.no_grad():
+        state = read(model, [source])
+        _, _, made = model.align(torch.tensor([tokens], device=state.next.device), state)
+    names = [[_word(codec, token) for token in side] for side in (source.tolist(), text.tokens)]
+    picture = alignment(made, names[0], [*names[1], "end"], layer=layer, head=head)
+    picture.save(path)
+    print(f"{path}: {picture.reading}", file=sys.stderr)
+
+
+def _word(codec: Codec, token: int) -> str:
+    return codec.piece(token).decode("utf-8", "replace").strip() or "·"
