@@ -70,7 +70,7 @@ def test_a_batch_by_hand() -> None:
 SIZES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 11)), min_size=1, max_size=40)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(sizes=SIZES, tokens=st.integers(12, 60), chunk=st.integers(1, 8), seed=st.integers(0, 5))
 def test_an_epoch_has_every_record_once_within_the_budget(
     sizes: list[tuple[int, int]], tokens: int, chunk: int, seed: int

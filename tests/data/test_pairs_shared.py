@@ -32,7 +32,7 @@ def test_multi30k() -> None:
     }
     begin = time.process_time()
     splits = prepare(PairsConfig(**path, tokenizer=BPE(vocab=8192)))  # type: ignore[arg-type]
-    assert time.process_time() - begin < 15  # 4.3 s here
+    assert time.process_time() - begin < 20  # 4.3 s here
     assert [len(p) for p in (splits.train, splits.valid, splits.test)] == [29_000, 1014, 1000]
     assert splits.codec.size == 8192
     decode = splits.codec.decode

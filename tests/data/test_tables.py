@@ -149,7 +149,9 @@ def test_a_book_fits_in_a_cell(write: Write) -> None:
 CELL = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"]), min_size=1)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
+)
 @given(st.lists(st.tuples(CELL, CELL), min_size=1))
 def test_whatever_a_csv_writer_writes_is_read(tmp_path: Path, cells: list[tuple[str, str]]) -> None:
     file = tmp_path / "a.csv"

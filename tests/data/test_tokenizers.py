@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longspan.data import units as cutting
@@ -101,6 +101,7 @@ def test_a_stream_gives_the_same_ids_wherever_it_is_cut(
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=40)
 @given(contents=st.lists(text, max_size=5))
 @example([b"", b"a b", b"", b"x" * 120, b"c\nd"])
 def test_many_documents_together_are_each_by_itself(name: str, contents: list[bytes]) -> None:

@@ -140,7 +140,7 @@ class Batches:
             torch.from_numpy(inputs),
             torch.from_numpy(outputs),
             _valid(targets),
-            torch.from_numpy(records),
+            torch.from_numpy(records.copy()),  # the plan is not for others to change
         )
 
     def _turn(self, epoch: int) -> None:
@@ -169,7 +169,7 @@ class Batches:
         starts, start = [], 0
         while start < len(widths):
             starts.append(start)
-            most = self.tokens // int(widths[start])  # no row can be narrower
+            most = self.tokens // int(widths[start])  # it is as wide as its first record or wider
             width = np.maximum.accumulate(widths[start : start + most])
             fits = width * np.arange(1, len(width) + 1) <= self.tokens
             start += len(fits) if fits.all() else int(fits.argmin())
