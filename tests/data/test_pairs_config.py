@@ -64,7 +64,7 @@ def test_a_recipe_says_it_and_says_it_again() -> None:
         ({"valid": 1.0}, r"^data.valid must be a fraction from 0 to below 1, a path, or '' for "),
         ({"test": True}, r"^data.test must be a fraction"),
         ({"valid": 0.5, "test": 0.5}, r"^data.valid \+ data.test must be below 1, not 0.5 \+ 0.5"),
-        ({"source": ""}, r"^data.source must be the name of a field, not ''$"),
+        ({"source": ""}, r"^data.source must be the name of a field, or of several, not ''$"),
         ({"source": "target"}, r"^data.source and data.target are both 'target'; name two fields$"),
         ({"longest": 0}, r"^data.longest must be 1 or more, or null, not 0$"),
         ({"longest": True}, r"^data.longest must be 1 or more"),
