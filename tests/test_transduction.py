@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import longspan
+from longspan.config import override, read_yaml, write_yaml
 from longspan.data.pairs.corpus import read
 from longspan.decoding.decode import Decoding
 from longspan.decoding.strategies.beam import Beam
 from longspan.errors import ConfigError, DataError, InputError
-from longspan.training.recipe import read_recipe
+from longspan.training.recipe import read_recipe, recipe_text
 from longspan.transduction import likelihood, write
 from tests.tiny import Result, refused, sentences
 
@@ -226,3 +227,54 @@ def test_parallel_files_of_other_lengths_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.txt has 2 lines and .*b.txt has 1; line n of one"):
         longspan.train("translation", **TINY, **{"data.path": both, "run": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
+
+
+LONG = {
+    "window": {
+        "model.encoder.position": "rotary",
+        "model.encoder.pattern": {"name": "longformer", "width": 64, "causal": False},
+    },
+    "memory": {
+        "model": {
+            "width": 32,
+            "layers": 2,
+            "heads": 2,
+            "feed_forward": 32,
+            "position": "xl",
+            "pattern": {"name": "segments", "length": 256, "memory": 0},
+            "memory": {"name": "layer", "slots": 8},
+        }
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LONG)
+def test_a_document_of_50_000_tokens_is_read_whole(kind: str, tmp_path: Path, pairs: Path) -> None:
+    """By an encoder with a window, and by a decoder whose state is no larger for it."""
+    tree = read_yaml(recipe_text("summarization"), "summarization")
+    if "model" in LONG[kind]:
+        tree["model"] = LONG[kind]["model"]
+    else:
+        tree = override(tree, BOTH | LONG[kind])
+    names = ("data.tokenizer.vocab", "train.tokens", "train.threads", "log.tensorboard")
+    quick = {name: TINY[name] for name in names} | {"train.steps": 2, "run": str(tmp_path / "run")}
+    data = {"data.path": str(pairs), "data.valid": 0.1, "data.source": "source"}
+    tree = override(tree, quick | data | {"data.target": "target"})
+    (tmp_path / "recipe.yaml").write_text(write_yaml(tree), "utf-8")
+    run = longspan.load(longspan.train(str(tmp_path / "recipe.yaml")), dtype="float32")
+    model: Any = run.model
+    document = torch.randint(256, (1, 50_000))
+    other = document.clone()
+    other[0, 0] = (other[0, 0] + 1) % 256
+    with torch.no_grad():
+        states = [model.encode(tokens) for tokens in (document, other)]
+        start = torch.tensor([[run.tokenizer.start]])
+        first, second = (model.decode(start, state)[0] for state in states)
+    if kind == "window":
+        assert not torch.equal(first, second)
+    else:
+        brief = model.encode(document[:, :2048]).nbytes
+        assert states[0].nbytes <= brief
+    (texts,) = write(model, [document[0].numpy()], run.tokenizer, Decoding(max_tokens=5))
+    assert len(texts[0].tokens) <= 5
