@@ -59,11 +59,12 @@ LAYERS = [
     ["mixers*"],
     ["config", "machine"],
     ["models*"],
-    ["data*", *DECODING],
+    ["answers", "data*", *DECODING],
     # what training watches itself with
     ["measure", "measure.perplexity", "measure.cost", "measure.crossover"],
     ["training.config"],
     ["task"],
+    ["transduction"],
     ["tasks*"],
     [
         "recipes",

@@ -330,6 +330,6 @@ def test_every_rule_is_in_the_documentation() -> None:
     if not architecture.is_file():
         pytest.skip("the documentation is not beside the package")
     rules = {
-        r for file in source.rglob("*.py") for r in re.findall(r'"([A-Z]\d)",\n', file.read_text())
+        r for file in source.rglob("*.py") for r in re.findall(r'"([A-Z]\d+)",\n', file.read_text())
     }
-    assert set(re.findall(r"^\| ([A-Z]\d) \|", architecture.read_text(), re.M)) == rules
+    assert set(re.findall(r"^\| ([A-Z]\d+) \|", architecture.read_text(), re.M)) == rules

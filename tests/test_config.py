@@ -20,7 +20,7 @@ from longspan.errors import ConfigError, IncompatibleConfig, did_you_mean
 from longspan.models.decoder import DecoderConfig
 from longspan.slots import Memory
 from longspan.training.recipe import read_recipe, recipe_names, recipe_text, resolved
-from tests.tiny import SETTINGS
+from tests.tiny import SETTINGS, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,27 +276,37 @@ def test_what_is_no_setting_is_refused(words: list[str], said: str) -> None:
 
 # -- recipes --------------------------------------------------------------------------------------
 
-TOY = {
-    "model.width": 16,
-    "model.layers": 2,
-    "model.heads": 2,
-    "model.feed_forward": 16,
-    "train.batch": 2,
-    "train.steps": 2,
-    "evaluate.tokens": 300,
-    **SETTINGS,
-}
+TOY = {"train.steps": 2, "evaluate.tokens": 300, **SETTINGS}
+SIZES = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 16}
 
 
 def toy(name: str) -> dict[str, Any]:
     """Settings that make a recipe small, whatever its slots are."""
-    model = read_yaml(recipe_text(name), name)["model"]
-    changes = dict(TOY) | {"model.layers": len(model.get("stack", "ab"))}
-    for slot, lengths in {"pattern": ("length", "memory", "width"), "memory": ("tokens",)}.items():
-        for key in lengths:
-            if isinstance(model.get(slot), dict) and model[slot].get(key):
-                changes[f"model.{slot}.{key}"] = 16
+    tree = read_yaml(recipe_text(name), name)
+    model, changes = tree["model"], dict(TOY)
+    changes |= {"train.tokens": 400} if "tokens" in tree["train"] else {"train.batch": 2}
+    for side in ("encoder", "decoder") if "encoder" in model else ("",):
+        part, prefix = (model[side], f"model.{side}.") if side else (model, "model.")
+        layers = {"layers": len(part.get("stack", "ab"))}
+        changes |= {f"{prefix}{key}": value for key, value in (SIZES | layers).items()}
+        for slot, lengths in {
+            "pattern": ("length", "memory", "width"),
+            "memory": ("tokens",),
+        }.items():
+            for key in lengths:
+                if isinstance(part.get(slot), dict) and part[slot].get(key):
+                    changes[f"{prefix}{slot}.{key}"] = 16
     return changes
+
+
+def material(name: str, folder: Path, corpus: Path) -> dict[str, Any]:
+    """Settings that name data such as the recipe is made for."""
+    tree = read_yaml(recipe_text(name), name)
+    task = tree.get("task", "language_modelling")
+    kind = task if isinstance(task, str) else task["name"]
+    if kind == "language_modelling":
+        return {"data.path": str(corpus)}
+    return {"data.tokenizer.vocab": 300, "data.valid": 0.1} | written(kind, tree["data"], folder)
 
 
 def test_the_shipped_recipes_are_known() -> None:
@@ -315,7 +325,8 @@ def test_a_shipped_recipe_is_sound_and_says_what_it_is(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_trains_at_toy_size(name: str, tmp_path: Path, corpus: Path) -> None:
-    changes = toy(name) | {"data.path": str(corpus), "run": str(tmp_path / "run")}
+    data = material(name, tmp_path, corpus)
+    changes = toy(name) | data | {"run": str(tmp_path / "run")}
     folder = longspan.train(name, **changes)
     run = longspan.load(folder, checkpoint="last")
     assert run.config["train"]["steps"] == 2

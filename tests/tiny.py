@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -133,3 +134,32 @@ def lines(stream: Iterable[bytes] | bytes) -> list[Any]:
     """JSON lines."""
     rows = stream.splitlines() if isinstance(stream, bytes) else stream
     return [json.loads(row) for row in rows]
+
+
+def sentences(count: int) -> list[tuple[str, str]]:
+    """Pairs of a sentence and the same in other words: each word has one of its own."""
+    draw = random.Random(0)
+    words = {"red": "rot", "blue": "blau", "cat": "Katze", "dog": "Hund", "a": "ein", "the": "das"}
+    pairs = []
+    for _ in range(count):
+        source = draw.choices([*words], k=draw.randint(2, 7))
+        pairs.append((" ".join(source), " ".join(words[word] for word in source)))
+    return pairs
+
+
+def written(task: str, data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of a small data set such as the section `data` of a recipe of `task` asks for."""
+    if task == "span_answering":
+        path = folder / "questions.json"
+        entries = []
+        for number, (context, _) in enumerate(sentences(60)):
+            answer = {"text": context.split()[-1], "answer_start": context.rindex(" ") + 1}
+            question = {"id": str(number), "question": "what is last?", "answers": [answer]}
+            entries.append({"paragraphs": [{"context": context, "qas": [question]}]})
+        path.write_text(json.dumps({"data": entries}), "utf-8")
+        return {"data.path": str(path)}
+    path = folder / "pairs.jsonl"
+    fields = data.get("source", "source"), data.get("target", "target")
+    rows = (dict(zip(fields, pair, strict=True)) for pair in sentences(80))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return {"data.path": str(path)}

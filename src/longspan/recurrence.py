@@ -18,7 +18,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from longspan.errors import ConfigError, unlisted
 from longspan.mixing import Layer, Mixer, Mixing, Nothing
@@ -94,12 +94,14 @@ class Recurrence(Mixing):
         if self.cells.bidirectional:
             return self.o(self._both_ways(read, places)), carried
         assert isinstance(carried, Units)
-        parts = []
-        for low, high in pairwise(edges(places)):
+        parts, cuts = [], list(pairwise(edges(places)))
+        # split at once: the gradient of each slice would be as large as all of it
+        pieces = read.split([high - low for low, high in cuts], 1)
+        for piece, (low, _) in zip(pieces, cuts, strict=True):
             if places.doc is not None:
                 earlier = places.doc[:, low - 1] if low else 0
                 carried = carried.reset(places.doc[:, low] > earlier)
-            part, after = self._forward(read[:, low:high], carried)
+            part, after = self._forward(piece, carried)
             parts.append(part)
             carried = after if places.valid is None else after.kept(places.valid[:, low], carried)
         return self.o(parts[0] if len(parts) == 1 else torch.cat(parts, 1)), carried
@@ -113,15 +115,22 @@ class Recurrence(Mixing):
     def _both_ways(self, read: Tensor, places: Places) -> Tensor:
         if places.doc is None and places.valid is None:
             return self.cells(read)[0]
-        spans = list(documents(places))
-        y = read.new_zeros(*read.shape[:2], self.o.in_features)
+        batch, length = read.shape[:2]
+        y = read.new_zeros(batch * length, self.o.in_features)
+        spans = [(row * length + i, j - i) for row, i, j in documents(places)]
         if spans:
+            begins, counts = torch.tensor(spans).unbind(1)
+            slots = torch.arange(int(counts.max()))
+            own = slots < counts[:, None]
+            at = (begins[:, None] + slots).where(own, begins[:, None]).to(read.device)
             # torch packs rows of any lengths, so that none waits for another's padding
-            packed = pack_sequence([read[b, i:j] for b, i, j in spans], enforce_sorted=False)
-            answers = unpack_sequence(self.cells(packed)[0])
-            for (b, i, j), answer in zip(spans, answers, strict=True):
-                y[b, i:j] = answer
-        return y
+            packed = pack_padded_sequence(
+                read.flatten(0, 1)[at], counts, batch_first=True, enforce_sorted=False
+            )
+            answers, _ = pad_packed_sequence(self.cells(packed)[0], batch_first=True)
+            own = own.to(read.device)
+            y = y.index_copy(0, at[own], answers[own])
+        return y.unflatten(0, (batch, length))
 
 
 def edges(places: Places) -> list[int]:

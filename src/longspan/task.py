@@ -83,9 +83,11 @@ class Task(Component, kind="task", folder="longspan.tasks"):
 
     Traits:
         rises: whether more of the first score is better.
+        carries: a call of training goes on from the state of the call before.
     """
 
     rises: ClassVar[bool] = True
+    carries: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longspan.data.pairs.batches import Batches
+from longspan.data.pairs.batches import Batches, PairBatch
 from longspan.data.pairs.config import PairsConfig
 from longspan.data.pairs.corpus import Pairs
+from longspan.data.pairs.corpus import read as read_pairs
 from longspan.data.pairs.prepared import PairSplits, prepare
+from longspan.data.pairs.sources import sources as find
 from longspan.data.tokenizer import Codec
 from longspan.decoding.decode import Decoding, decode
 from longspan.decoding.hypothesis import Hypothesis
 from longspan.decoding.strategies.beam import Beam
 from longspan.decoding.strategies.greedy import Greedy
-from longspan.errors import Conflict, DivergedError, InputError
+from longspan.errors import ConfigError, Conflict, DivergedError, InputError
 from longspan.models.decoder import DecoderConfig
 from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from longspan.models.prefix import Prefix
@@ -128,13 +130,72 @@ class Transduction(Task):
             ends = held_out.lengths.sum(1).cumsum()
             count = max(1, int(np.searchsorted(ends, tokens, "right")))
         part = held_out.select(np.arange(count))
-        bits = likelihood(model, part)
-        longest = 2 * int(part.lengths[:, 1].max()) + 10
+        # twice the longest is enough to see that a text does not end
+        longest = min(self.decode.max_tokens, 2 * int(part.lengths[:, 1].max()) + 10)
         decoding = Decoding(strategy=Greedy(), max_tokens=longest)
-        sources = [part.source(index) for index in range(count)]
-        texts = [self.text(found[0], codec) for found in write(model, sources, codec, decoding)]
-        assert part.references is not None
-        return {**self.judge(texts, part.references), "bits_per_token": bits}
+        return self.examine(model, part, codec, decoding)[0]
+
+    def examine(
+        self,
+        model: Transducer,
+        pairs: Pairs,
+        codec: Codec,
+        decoding: Decoding | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> tuple[Scores, list[list[Hypothesis]]]:
+        """Writes about every source and scores what was written.
+
+        Args:
+            model: in evaluation mode.
+            pairs: with references.
+            codec: the tokenizer.
+            decoding: how; `decode` by default.
+            advance: told how many are done.
+
+        Returns:
+            The scores, and of each source the hypotheses, best first.
+
+        Raises:
+            InputError, DecodingError: as `write`.
+        """
+        read = [pairs.source(index) for index in range(len(pairs))]
+        chosen = decoding or self.decode
+        found = list(write(model, read, codec, chosen, names=pairs.name, advance=advance))
+        texts = [self.text(best, codec) for best, *_ in found]
+        assert pairs.references is not None
+        return {
+            **self.judge(texts, pairs.references),
+            "bits_per_token": likelihood(model, pairs),
+        }, found
+
+    def read(self, data: Any, path: Sequence[str], codec: Codec) -> Pairs:
+        """Records for evaluation.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            path: a table with its fields, or two parallel text files.
+            codec: the tokenizer.
+
+        Raises:
+            ConfigError: three paths or more.
+            DataError: there is nothing to read, or it cannot be read.
+        """
+        if len(path) > 2:
+            raise ConfigError(f"name one table, or two parallel text files, not {len(path)} files")
+        location = path[0] if len(path) == 1 else (path[0], path[1])
+        return read_pairs(location, codec, data.source, data.target, data.separator)
+
+    def asked(self, data: Any, path: str) -> Iterator[tuple[str, str]]:
+        """What errors call each source of a file, and the source.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            path: a table with its fields, a text file with a source a line, or "-".
+
+        Raises:
+            DataError: there is none, one is empty, or it cannot be read.
+        """
+        return ((where, data.separator.join(texts)) for where, texts in find(path, data.fields))
 
     def text(self, hypothesis: Hypothesis, codec: Codec) -> str:
         """What was written, as text."""
@@ -147,11 +208,8 @@ class _Pairs(Lessons):
     smoothing: float
 
     def at(self, model: Any, call: int, state: State | None) -> Lesson:
-        batch, device = self.batches.at(call), device_of(model)
-        valid = batch.target_valid.to(device)
-        read = model.encode(batch.source.to(device), _ragged(batch.source_valid, device))
-        h, _ = model.hidden(batch.inputs.to(device), read, valid=_ragged(valid, device))
-        losses = model.head.nll(h[valid], batch.targets.to(device)[valid], self.smoothing)
+        batch = self.batches.at(call)
+        losses = model.head.nll(*_taught(model, batch), self.smoothing)
         rows = batch.records[batch.target_valid.nonzero()[:, 0]]
 
         def where(bad: Sequence[int]) -> str:
@@ -159,6 +217,19 @@ class _Pairs(Lessons):
 
         read_too = int(batch.source_valid.sum())
         return Lesson(losses, len(losses) + read_too, None, where)
+
+
+def _taught(model: Transducer, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Hidden states (N, C) before the N tokens of the targets, and the tokens."""
+    device = device_of(model)
+    valid = batch.target_valid.to(device)
+    h = model.taught(
+        batch.source.to(device),
+        batch.inputs.to(device),
+        source_valid=_ragged(batch.source_valid, device),
+        valid=_ragged(valid, device),
+    )
+    return h[valid], batch.targets.to(device)[valid]
 
 
 def _ragged(valid: Tensor, device: torch.device) -> Tensor | None:
@@ -172,14 +243,10 @@ def likelihood(model: Transducer, pairs: Pairs) -> float:
     Raises:
         DivergedError: one is no number.
     """
-    batches, device = Batches(pairs, max(4096, int(pairs.lengths.max()) + 1)), device_of(model)
+    batches = Batches(pairs, max(4096, int(pairs.lengths.max()) + 1))
     nats, count = 0.0, 0
     for step in range(batches.epoch):
-        batch = batches.at(step)
-        valid = batch.target_valid.to(device)
-        read = model.encode(batch.source.to(device), _ragged(batch.source_valid, device))
-        h, _ = model.hidden(batch.inputs.to(device), read, valid=_ragged(valid, device))
-        losses = model.head.nll(h[valid], batch.targets.to(device)[valid])
+        losses = model.head.nll(*_taught(model, batches.at(step)))
         nats += float(losses.double().sum())
         count += len(losses)
     if not np.isfinite(nats):
@@ -194,6 +261,7 @@ def write(
     decoding: Decoding,
     *,
     alternatives: int = 0,
+    names: Callable[[int], str] = lambda index: f"source {index + 1}",
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[list[Hypothesis]]:
     """What the model writes about each source, in their order; of each the best first.
@@ -206,22 +274,14 @@ def write(
         codec: the tokenizer.
         decoding: how.
         alternatives: tell so many candidates of each step.
+        names: what errors call a source, counted from 0.
         advance: told how many are done.
 
     Raises:
         InputError: a source is empty, or longer than the model can take.
         DecodingError: nothing may come next.
     """
-    limit = _limit(model)
-    for index, source in enumerate(sources):
-        if not len(source):
-            raise InputError(f"source {index + 1} is empty; leave it out")
-        if limit is not None and len(source) > limit:
-            raise InputError(
-                f"source {index + 1} has {len(source)} tokens, more than the {limit} places of the "
-                "model's positions; split it, or train with a position without a limit (rotary, "
-                "alibi, xl) and, if it is long, a memory or a window"
-            )
+    _refuse(model, sources, names)
     found: list[list[Hypothesis]] = [[] for _ in sources]
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     for low in range(0, len(order), ROWS):
@@ -256,7 +316,16 @@ def read(model: Transducer, sources: Sequence[Any]) -> State:
     return model.encode(tokens.to(device), _ragged(valid, device))
 
 
-def _limit(model: Transducer) -> int | None:
+def _refuse(model: Transducer, sources: Sequence[Any], names: Callable[[int], str]) -> None:
     config = model.config
     side = config.encoder if isinstance(config, EncoderDecoderConfig) else config
-    return side.position.limit
+    limit = side.position.limit
+    for index, source in enumerate(sources):
+        if not len(source):
+            raise InputError(f"{names(index)} is empty; leave it out")
+        if limit is not None and len(source) > limit:
+            raise InputError(
+                f"{names(index)} has {len(source)} tokens, more than the {limit} places of "
+                f"position='{side.position.name}'; split it, or train with a position without a "
+                "limit and, where sources are long, with a window or a memory"
+            )

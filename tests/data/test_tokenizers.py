@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from longspan.data import units as cutting
 from longspan.data.tokenizer import FILE, Codec, Tokenizer
 from longspan.data.tokenizers.bpe import BPE
 from longspan.data.tokenizers.bytes import Bytes
@@ -97,6 +98,26 @@ def test_a_stream_gives_the_same_ids_wherever_it_is_cut(
     more, pending = codec.feed(pending, b"", True)
     assert pending == b""
     assert ids + more == codec.encode(content).tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=40)
+@given(contents=st.lists(text, max_size=5))
+@example([b"", b"a b", b"", b"x" * 120, b"c\nd"])
+def test_many_documents_together_are_each_by_itself(name: str, contents: list[bytes]) -> None:
+    codec = fitted(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutting, "BLOCK", 50)
+        together = list(codec.each(iter(contents)))
+    assert [ids.tolist() for ids in together] == [codec.encode(c).tolist() for c in contents]
+    assert all(ids.dtype == np.int64 for ids in together)
+
+
+def test_the_document_at_fault_comes_after_all_before_it() -> None:
+    ids = fitted("bpe").each([b"a", b"b", b"\xff", b"c"])
+    assert [next(ids).tolist(), next(ids).tolist()] == [[97], [98]]
+    with pytest.raises(DataError, match=r"byte 0 \(0xff\) is not UTF-8"):
+        next(ids)
 
 
 @pytest.mark.parametrize("name", NAMES)

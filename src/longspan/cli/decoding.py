@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from longspan.config import build
+from longspan.config import build, plain
 from longspan.decoding.decode import Decoding
 from longspan.decoding.search import Filter, Strategy
 from longspan.errors import ConfigError
@@ -40,6 +40,10 @@ FILTERS = {
     "typical": ("typical", "p"),
 }
 """Filters by option, in the order in which they act: the component, and the field that is set."""
+
+NEUTRAL = {"repetition_penalty": 1, "no_repeat": 0, "temperature": 1, "top_k": 0, "top_p": 1}
+NEUTRAL |= {"min_p": 0, "typical": 1}
+"""The value of each that means none."""
 
 
 @Parameter(name="*")
@@ -118,41 +122,33 @@ class DecodingOptions:
     candidates: int | None = None
     alpha: float | None = None
     ahead: int | None = None
-    prefix: str = ""
+    prefix: str | None = None
     regex: str | None = None
     json_schema: Path | None = None
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical: float = 1.0
-    repetition_penalty: float = 1.0
-    no_repeat: int = 0
-    min_tokens: int = 0
-    max_tokens: int = 200
-    stop: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat: int | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    stop: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     seed: int | None = None
 
-    def decoding(self, default: str = "sample") -> Decoding:
-        """The choice that the options make.
-
-        Args:
-            default: the strategy, if none is named.
+    def over(self, base: Decoding) -> Decoding:
+        """What `base` says, but for what the options say.
 
         Raises:
             ConfigError: settings out of range, or such as the strategy does not take; all at once.
         """
         if self.greedy and self.strategy not in (None, "greedy"):
             raise ConfigError(f"--greedy is a strategy, and so is --strategy {self.strategy}")
-        name = "greedy" if self.greedy else self.strategy or default
+        name = "greedy" if self.greedy else self.strategy or base.strategy.name
         chosen = Strategy.find(name)
         takes = {f.name for f in fields(chosen)}
-        neutral = {f.name: f.default for f in fields(self)}
-        given = {
-            option: value
-            for option in (*STRATEGY, *FILTERS)
-            if (value := getattr(self, option)) != neutral[option]
-        }
+        given = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
         problems = [
             f"{_flag(option)} is of the strategy {_owners(option)}, not of {name}"
             for option in given
@@ -160,25 +156,34 @@ class DecodingOptions:
         ]
         problems += [
             f"{_flag(option)} shapes what is drawn from, and {name} draws nothing"
-            for option in given
-            if option in FILTERS and Filter.find(FILTERS[option][0]).draws and not chosen.draws
+            for option, value in given.items()
+            if option in FILTERS and Filter.find(FILTERS[option][0]).draws
+            if not chosen.draws and value != NEUTRAL.get(option)
         ]
         if problems:
             raise ConfigError([f"{problem}; leave it out" for problem in problems])
-        words = {"true": True, "false": False}
-        strategy = {
-            option: words.get(value, value) if isinstance(value, str) else value
-            for option, value in given.items()
-            if option in STRATEGY
-        }
+        tree = plain(base)
+        if name != base.strategy.name:
+            tree["strategy"] = {"name": name}
+        for option in STRATEGY:
+            if option in given:
+                value = given[option]
+                words = {"true": True, "false": False}
+                tree["strategy"][option] = words.get(value, value)
+        # of another strategy, what shapes draws would be left without any
+        filters = {f.name: plain(f) for f in base.filters if chosen.draws or not f.draws}
         if self.json_schema is not None:
             given["json_schema"] = _content(self.json_schema)
-        filters: dict[str, dict[str, Any]] = {}
         for option, (component, field) in FILTERS.items():
-            if option in given:
-                filters.setdefault(component, {"name": component})[field] = given[option]
-        limits = {n: getattr(self, n) for n in ("min_tokens", "max_tokens", "stop", "seed")}
-        tree = {"strategy": {"name": name} | strategy, "filters": list(filters.values())} | limits
+            if option not in given:
+                continue
+            if given[option] == NEUTRAL.get(option):
+                filters.pop(component, None)
+            else:
+                others = filters.setdefault(component, {"name": component})
+                filters[component] = others | {field: given[option]}
+        tree["filters"] = list(filters.values())
+        tree |= {n: given[n] for n in ("min_tokens", "max_tokens", "stop", "seed") if n in given}
         return build(Decoding, tree)
 
 

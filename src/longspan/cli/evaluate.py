@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from longspan.cli.bar import counter
+from longspan.cli.decoding import DecodingOptions
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
+from longspan.cli.texts import said, written
 from longspan.data import read
 from longspan.errors import ConfigError
 from longspan.measure.perplexity import Score, remembered, sliding
 from longspan.measure.perplexity import evaluate as score
 from longspan.models.decoder import DecoderConfig
-from longspan.training.run import own_data
+from longspan.tasks.span_answering import SpanAnswering
+from longspan.training.run import Run, own_data, section
+from longspan.transduction import Transduction
 
 
 def evaluate(
     run: str,
     /,
     *,
-    data: str | None = None,
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     memory: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     segment: int | None = None,
     sliding_window: Annotated[bool, Parameter(name="--sliding", negative="")] = False,
@@ -31,20 +38,24 @@ def evaluate(
     limit: int = 0,
     batch: int = 16,
     documents: bool = True,
+    save: Path | None = None,
+    decoding: DecodingOptions | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     checkpoint: Checkpoint = "best",
     device: Device = "auto",
     dtype: DType = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Score held-out data at several lengths of memory, every token exactly once.
+    """Score held-out data: of a language model at several lengths of memory, every token exactly
+    once; of other tasks by their own measures.
 
     Parameters
     ----------
     run
         A run's folder.
     data
-        A file, a folder, globs, - or hf:NAME; the run's own test data if not given.
+        A file, a folder, globs, - or hf:NAME; of pairs a table, or two parallel text files. The
+        run's own test data if not given.
     memory
         Lengths of memory in tokens, 0 for none; as trained if not given. Layers that take no memory
         (recurrent ones, for instance) carry on what they carry.
@@ -55,37 +66,61 @@ def evaluate(
     stride
         Tokens that the sliding window moves at a time; 1 gives each the longest context.
     limit
-        Score the first so many tokens only; 0 for all.
+        Score the first so many tokens (of pairs: records) only; 0 for all.
     batch
         Documents at a time.
     documents
         Each file is a document whose memory starts afresh; otherwise all are one stream.
+    save
+        A file for what was written: .jsonl with references and scores, else a text a line.
     as_json
         Write a line of JSON for each result instead of a table.
     """
     loaded = open_run(run, checkpoint, device, dtype, threads)
+    if isinstance(loaded.task, Transduction):
+        streams = {"--memory": memory, "--segment": segment, "--sliding": sliding_window or None}
+        if given := [flag for flag, value in streams.items() if value is not None]:
+            raise ConfigError(
+                f"{', '.join(given)} is of language models, and {run} is a run of "
+                f"{loaded.task.name}; leave it out"
+            )
+        _pairs(loaded, loaded.task, data, limit, save, decoding, as_json)
+        return
+    if isinstance(loaded.task, SpanAnswering):
+        others = {
+            "--memory": memory,
+            "--segment": segment,
+            "--sliding": sliding_window or None,
+            "--limit": limit or None,
+            "how to write": decoding,
+        }
+        if given := [flag for flag, value in others.items() if value is not None]:
+            raise ConfigError(
+                f"{', '.join(given)} is of other tasks, and {run} is a run of "
+                f"{loaded.task.name}; leave it out"
+            )
+        _spans(loaded, loaded.task, data, save, as_json)
+        return
+    if save is not None or decoding is not None:
+        raise ConfigError(
+            "--save and how to write are of tasks that write, and "
+            f"{run} is a run of {loaded.task.name}; leave them out"
+        )
+    model = loaded.language_model
     if data is None:
         corpus = own_data(loaded).test
     else:
-        corpus = read(data, loaded.tokenizer, documents=documents)
+        corpus = read(tuple(data), loaded.tokenizer, documents=documents)
     scored = min(limit or len(corpus), len(corpus) - len(corpus.offsets))
     results: list[tuple[str, int | None, Score]] = []
     lengths: list[int | None] = [None] if memory is None else [*memory]
     if sliding_window and memory is not None:
         raise ConfigError("--sliding has no memory; leave --memory out")
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as progress:
+    with counter() as progress:
         if sliding_window:
             task = progress.add_task("sliding window", total=scored)
             value = sliding(
-                loaded.language_model,
+                model,
                 corpus,
                 loaded.tokenizer,
                 stride=stride,
@@ -97,23 +132,89 @@ def evaluate(
             results.append((f"sliding window, stride {stride}", None, value))
             lengths = []
         for length in lengths:
-            model = loaded.language_model
+            other = model
             if length is not None:
-                model = model.remembering(length, segment)
+                other = model.remembering(length, segment)
             elif segment is not None:
-                model = model.segmented(segment)
-            length, name = remembered(model.config)
+                other = model.segmented(segment)
+            length, name = remembered(other.config)
             task = progress.add_task(name, total=scored)
             advance = lambda count, task=task: progress.advance(task, count)  # noqa: E731
             value = score(
-                model, corpus, loaded.tokenizer, limit=limit, batch=batch, advance=advance
+                other, corpus, loaded.tokenizer, limit=limit, batch=batch, advance=advance
             )
             results.append((name, length, value))
     if as_json:
         for name, length, value in results:
             print(json.dumps(_facts(name, length, value)))
     else:
-        Console().print(_table(results, loaded.language_model.config))
+        Console().print(_table(results, model.config))
+
+
+def _pairs(
+    run: Run,
+    task: Transduction,
+    data: list[str] | None,
+    limit: int,
+    save: Path | None,
+    decoding: DecodingOptions | None,
+    as_json: bool,
+) -> None:
+    chosen = task.decode if decoding is None else decoding.over(task.decode)
+    pairs = own_data(run).test if data is None else task.read(section(run), data, run.tokenizer)
+    if limit:
+        pairs = pairs.select(np.arange(min(limit, len(pairs))))
+    begun = time.perf_counter()
+    with counter() as progress:
+        row = progress.add_task("writing", total=len(pairs))
+        scores, found = task.examine(
+            run.model,  # type: ignore[arg-type]
+            pairs,
+            run.tokenizer,
+            chosen,
+            lambda count: progress.advance(row, count),
+        )
+    seconds = time.perf_counter() - begun
+    texts = [task.text(best, run.tokenizer) for best, *_ in found]
+    if save is not None:
+        with written(save) as file:
+            for text, (best, *_), several in zip(texts, found, pairs.references or (), strict=True):
+                file(text, {"text": text, "score": best.score, "references": several})
+    facts = {**scores, "records": len(pairs), "seconds": seconds}
+    if as_json:
+        print(json.dumps(facts))
+        return
+    table = Table(caption=f"{len(pairs):,} records, {said(chosen)}, {seconds:,.0f} s")
+    for name in scores:
+        table.add_column(name.replace("_per_", "/").replace("_", " "), justify="right")
+    table.add_row(*(f"{value:.2f}" for value in scores.values()))
+    Console().print(table)
+
+
+def _spans(
+    run: Run, task: SpanAnswering, data: list[str] | None, save: Path | None, as_json: bool
+) -> None:
+    begun = time.perf_counter()
+    if data is None:
+        splits = own_data(run)
+        asked = splits.test
+    else:
+        splits = task.prepare(section(run), run.tokenizer)
+        asked = task.read(section(run), data, run.tokenizer)
+    scores, texts = task.examine(run.model, asked, splits.valid)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - begun
+    if save is not None:
+        with written(save) as file:
+            for text, question in zip(texts, asked.questions, strict=True):
+                file(text, {"text": text, "references": question.references})
+    if as_json:
+        print(json.dumps({**scores, "records": len(asked), "seconds": seconds}))
+        return
+    table = Table(caption=f"{len(asked):,} questions, {seconds:,.0f} s")
+    for name in scores:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*(f"{value:.2f}" for value in scores.values()))
+    Console().print(table)
 
 
 def _facts(name: str, length: int | None, value: Score) -> dict[str, object]:

@@ -17,6 +17,7 @@ from longspan.decoding.decode import Decoding
 from longspan.decoding.explain import Explanation
 from longspan.decoding.generate import hypotheses, tokens
 from longspan.decoding.hypothesis import Hypothesis
+from longspan.decoding.strategies.sample import Sample
 from longspan.errors import ConfigError
 from longspan.training.run import Run
 
@@ -56,7 +57,7 @@ def generate(
     explain
         Instead of the text alone, step by step what was considered, and why the winner won.
     """
-    decoding = (how or DecodingOptions()).decoding()
+    decoding = (how or DecodingOptions()).over(Decoding(strategy=Sample()))
     if decoding.strategy.drafts != (draft is not None):
         raise ConfigError("--strategy speculative and --draft RUN go together")
     loaded = open_run(run, checkpoint, device, dtype, threads)

@@ -15,6 +15,10 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from longspan.errors import DataError
 
@@ -69,6 +73,13 @@ def ensure(folder: Path, fill: Callable[[Path], None], check: Check) -> None:
             f"{folder.parent}: the tokenised data cannot be written ({error.strerror}); "
             "set data.cache or LONGSPAN_CACHE to a folder with room that may be written"
         ) from error
+
+
+def mapped(file: Path, dtype: str) -> NDArray[Any]:
+    """The numbers in a file, read-only and read when they are looked at."""
+    if file.stat().st_size == 0:  # which cannot be mapped
+        return np.empty(0, dtype)
+    return np.memmap(file, dtype, mode="r")
 
 
 def _good(folder: Path, check: Check) -> bool:

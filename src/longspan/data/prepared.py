@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from longspan.data.cache import cache_root, ensure
+from longspan.data.cache import cache_root, ensure, mapped
 from longspan.data.config import DataConfig
 from longspan.data.corpus import Corpus, Entry, Tape, assemble, dtype
 from longspan.data.progress import progress
@@ -248,11 +247,5 @@ def _open(place: Path) -> Splits:
     corpora = {}
     for split in SPLITS:
         entries = [Entry(**entry) for entry in manifest["splits"][split]["documents"]]
-        corpora[split] = assemble(_map(place / f"{split}.bin", codec), entries, codec)
+        corpora[split] = assemble(mapped(place / f"{split}.bin", dtype(codec)), entries, codec)
     return Splits(**corpora, codec=codec, hash=manifest["hash"], folder=place)
-
-
-def _map(file: Path, codec: Codec) -> NDArray[Any]:
-    if file.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, dtype(codec))
-    return np.memmap(file, dtype(codec), mode="r")

@@ -11,7 +11,7 @@ Files may be compressed (`lines.py`).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -64,6 +64,43 @@ def kind(path: str) -> type[Table] | None:
         if (colon and prefix == name) or suffix(path) in member.suffixes:
             return member
     return None
+
+
+def unknown(path: str) -> str:
+    """What to say of a path whose name does not say how it is read."""
+    endings = ", ".join(suffix for member in Table.all().values() for suffix in member.suffixes)
+    return (
+        f"{path!r} does not say what it is; name a table ({endings}, also compressed: .gz, .xz, "
+        ".bz2), 'hf:NAME', or two parallel text files, [sources, targets]"
+    )
+
+
+def fields(record: Mapping[str, Any], names: Sequence[str], where: str) -> tuple[Any, ...]:
+    """The wanted fields of a record. A dotted name that is no field leads into a field:
+    `translation.de`.
+
+    Raises:
+        DataError: one is missing; `where` it is.
+    """
+    values = []
+    for name in names:
+        value: Any = record
+        for key in [name] if name in record else name.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                raise DataError(
+                    f"{where}: there is no field '{name}'{did_you_mean(name, _paths(record))}"
+                )
+            value = value[key]
+        values.append(value)
+    return tuple(values)
+
+
+def _paths(record: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from _paths(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
 
 
 def columns(row: Sequence[str], names: Sequence[str], where: str) -> tuple[list[int], bool]:

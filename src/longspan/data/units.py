@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -147,6 +147,28 @@ class UnitCodec(Codec):
         spans = list(units(data, 0, len(data), final=final, words=self.whole_words))
         ids = self.unit_ids([_text(data, begin, end, self.kind) for begin, end in spans])
         return list(chain.from_iterable(ids)), data[spans[-1][1] if spans else 0 :]
+
+    def each(self, documents: Iterable[bytes]) -> Iterator[NDArray[np.int64]]:
+        waiting: list[bytes] = []
+        size = 0
+        for document in documents:
+            waiting.append(document)
+            size += len(document)
+            if size >= BLOCK:
+                yield from self._together(waiting)
+                waiting, size = [], 0
+        yield from self._together(waiting)
+
+    def _together(self, documents: list[bytes]) -> Iterable[NDArray[np.int64]]:
+        try:
+            cut = [
+                list(texts(document, name=self.kind, words=self.whole_words))
+                for document in documents
+            ]
+            ids = iter(list(self.unit_ids(list(chain.from_iterable(cut)))))
+        except DataError:  # one by one, so that the error comes in its place
+            return map(self.encode, documents)
+        return (np.fromiter(chain.from_iterable(islice(ids, len(own))), np.int64) for own in cut)
 
     def _ids(self, texts: list[str]) -> NDArray[np.int64]:
         return np.fromiter(chain.from_iterable(self.unit_ids(texts)), np.int64)

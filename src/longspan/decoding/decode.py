@@ -171,11 +171,13 @@ def _request(
         raise InputError("stop strings need the bytes of a token: piece=codec.piece")
     if read and len(read) != len(prompts):
         raise InputError(f"read has {len(read)} rows, prompts {len(prompts)}")
-    name, drafts = decoding.strategy.name, decoding.strategy.drafts
-    if drafts and draft is None:
-        raise InputError(f"the strategy {name} needs a smaller model: draft=Draft(model)")
-    if draft is not None and not drafts:
-        raise InputError(f"the strategy {name} needs no draft; leave it out, or take speculative")
+    strategy = decoding.strategy
+    if strategy.drafts and draft is None:
+        raise InputError(f"the strategy {strategy.name} needs a smaller model: draft=Draft(model)")
+    if draft is not None and not strategy.drafts:
+        raise InputError(
+            f"the strategy {strategy.name} needs no draft; leave it out, or take speculative"
+        )
     if device is None:
         clock = getattr(state, "next", None)
         device = clock.device if isinstance(clock, torch.Tensor) else "cpu"

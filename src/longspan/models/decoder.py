@@ -184,6 +184,26 @@ class Decoder(Stack):
             low = high
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
 
+    def segmentwise(
+        self, tokens: Tensor, state: State | None = None, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As `hidden`, in training too a segment at a time, with what the memory keeps between.
+
+        For sequences that one update reads from their beginning to their end: the gradient flows
+        through all of it. The state must be at the beginning of a segment.
+        """
+        step = self.config.segment
+        if not self.training or step == 1:
+            return self.hidden(tokens, state, valid=valid)
+        parts = []
+        for low in range(0, tokens.shape[1], step):
+            piece = slice(low, low + step)
+            real = None if valid is None else valid[:, piece]
+            part, state = self.hidden(tokens[:, piece], state, valid=real)
+            parts.append(part)
+        assert state is not None
+        return torch.cat(parts, 1), state
+
     def start(self, batch: int) -> State:
         """The state before any token, on the model's device and in its dtype."""
         like = self.embedding.tables[0]

@@ -79,6 +79,7 @@ class Encoder(Stack):
         valid: Tensor | None = None,
         starts: Tensor | None = None,
         marked: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of whole sequences of tokens.
 
@@ -89,6 +90,7 @@ class Encoder(Stack):
                 each other, and each counts its positions from 0.
             marked: (B, T) bool, tokens that see all and that all see beside those that the pattern
                 names itself; for a pattern that marks tokens.
+            added: (B, T, C), what is added to the embeddings: of each token's kind, say.
 
         Returns:
             (B, T, C). What stands at padding is finite and means nothing.
@@ -102,7 +104,8 @@ class Encoder(Stack):
                 "it with the vocabulary's size"
             )
         check_tokens(tokens, self.size)
-        return self._encode(self.embedding(tokens), tokens, valid, starts, marked)
+        x = self.embedding(tokens)
+        return self._encode(x if added is None else x + added, tokens, valid, starts, marked)
 
     def encode(
         self,

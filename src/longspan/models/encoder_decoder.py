@@ -160,6 +160,21 @@ class EncoderDecoder(nn.Module):
         """
         return self.decoder(target, state, valid=valid)
 
+    def taught(
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        source_valid: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """As `forward`, but (B, T, C) hidden states, for losses that never make (B, T, V).
+
+        A decoder whose memory is written where a segment ends is taught segment by segment.
+        """
+        state = self.encode(source, source_valid)
+        return self.decoder.segmentwise(target, state, valid=valid)[0]
+
     def align(
         self, target: Tensor, state: State, *, valid: Tensor | None = None
     ) -> tuple[Tensor, State, Alignment]:

@@ -7,11 +7,11 @@ while they fit into the processor's cache, and once more in the backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 SCORES = 1 << 21
 """Scores that are made at a time."""
@@ -43,12 +43,13 @@ class _Likelihood(torch.autograd.Function):
         exact = torch.promote_types(h.dtype, torch.float32)
         loss = torch.empty(len(h), dtype=exact, device=h.device)
         total = torch.empty_like(loss)
-        for part in _parts(len(h), len(rows)):
-            scores = linear(h[part], rows, bias).to(exact)
-            total[part] = scores.logsumexp(-1)
+        for part, scores in _scored(h, rows, bias, exact):
             of_target = scores.gather(1, targets[part, None])[:, 0]
             if smoothing:
                 of_target = (1 - smoothing) * of_target + smoothing * scores.mean(-1)
+            highest = scores.amax(-1)
+            # in place: a fresh tensor of this size costs more than what is done with it
+            total[part] = scores.sub_(highest[:, None]).exp_().sum(-1).log_().add_(highest)
             loss[part] = total[part] - of_target
         ctx.save_for_backward(h, rows, bias, targets, total)
         ctx.smoothing = smoothing
@@ -63,8 +64,7 @@ class _Likelihood(torch.autograd.Function):
         # sums over rows of scores: in the narrow dtype they would lose what they add up
         to_rows = torch.zeros_like(rows, dtype=total.dtype)
         to_bias = torch.zeros_like(bias, dtype=total.dtype)
-        for part in _parts(len(h), len(rows)):
-            share = linear(h[part], rows, bias).to(total.dtype)
+        for part, share in _scored(h, rows, bias, total.dtype):
             share.sub_(total[part, None]).exp_()
             if smoothing:
                 share.sub_(smoothing / len(rows))
@@ -72,12 +72,22 @@ class _Likelihood(torch.autograd.Function):
             share.scatter_add_(1, own, torch.full_like(own, smoothing - 1, dtype=share.dtype))
             share.mul_(asked[part, None])
             to_bias += share.sum(0)
-            share = share.to(h.dtype)
-            to_h[part] = share @ rows
-            to_rows += share.T @ h[part]
+            narrow = share.to(h.dtype)
+            to_h[part] = narrow @ rows
+            to_rows += narrow.T @ h[part]
         return to_h, to_rows.to(rows.dtype), to_bias.to(bias.dtype), None, None
 
 
-def _parts(count: int, size: int) -> list[slice]:
-    step = max(1, SCORES // size)
-    return [slice(low, low + step) for low in range(0, count, step)]
+def _scored(
+    h: Tensor, rows: Tensor, bias: Tensor, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows at a time and their scores, which lie where those of the rows before lay."""
+    step = max(1, SCORES // len(rows))
+    room = torch.empty(min(step, len(h)), len(rows), dtype=dtype, device=h.device)
+    narrow = room if dtype == h.dtype else torch.empty_like(room, dtype=h.dtype)
+    for low in range(0, len(h), step):
+        part = h[low : low + step]
+        scores = torch.addmm(bias, part, rows.T, out=narrow[: len(part)])
+        if narrow is not room:
+            scores = room[: len(part)].copy_(scores)
+        yield slice(low, low + step), scores

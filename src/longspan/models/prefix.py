@@ -7,12 +7,13 @@ the memory is, and what is written asks nothing but that memory.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from longspan.models.cross import check_source
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.models.vocabulary import Head
-from longspan.state import State
+from longspan.state import State, take
 
 
 class Prefix(nn.Module):
@@ -43,8 +44,6 @@ class Prefix(nn.Module):
     def encode(self, source: Tensor, valid: Tensor | None = None) -> State:
         """Reads a source, and gives the state from which to decode.
 
-        In training it reads segment by segment, as one call of training is one segment.
-
         Args:
             source: (B, S) int64.
             valid: (B, S) bool, marks real tokens (right padding is False).
@@ -54,15 +53,7 @@ class Prefix(nn.Module):
         """
         if valid is not None:
             check_source(source, valid)
-        segment = self.config.segment
-        step = segment if self.training and segment > 1 else source.shape[1]
-        state = None
-        for low in range(0, source.shape[1], step):
-            piece = slice(low, low + step)
-            real = None if valid is None else valid[:, piece]
-            _, state = self.decoder.hidden(source[:, piece], state, valid=real)
-        assert state is not None
-        return state
+        return self.decoder.hidden(source, valid=valid)[1]
 
     def decode(
         self, target: Tensor, state: State, *, valid: Tensor | None = None
@@ -70,8 +61,40 @@ class Prefix(nn.Module):
         """Logits (B, T, V) for the token after each further token (B, T) of the target."""
         return self.decoder(target, state, valid=valid)
 
-    def hidden(
-        self, target: Tensor, state: State, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """As `decode`, but (B, T, C) hidden states, for losses that never make (B, T, V)."""
-        return self.decoder.hidden(target, state, valid=valid)
+    def taught(
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        source_valid: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (B, T, C) of targets that follow their sources without a gap.
+
+        Sources and targets of a row are joined, so that segments are where they are when it writes.
+
+        Args:
+            source: (B, S) int64.
+            target: (B, T) int64.
+            source_valid, valid: (B, S) and (B, T) bool, mark real tokens (right padding is False).
+        """
+        batch, read = source.shape
+        if source_valid is not None:
+            check_source(source, source_valid)
+        lengths = _lengths(source, source_valid)
+        written = _lengths(target, valid)
+        slots = torch.arange(int((lengths + written).max()), device=source.device)
+        own = slots < lengths[:, None]
+        after = (slots - lengths[:, None]).clamp(0, target.shape[1] - 1)
+        before = slots.clamp(max=read - 1).expand(batch, -1)
+        tokens = torch.where(own, source.gather(1, before), target.gather(1, after))
+        real = slots < (lengths + written)[:, None]
+        h, _ = self.decoder.segmentwise(tokens, valid=None if bool(real.all()) else real)
+        places = lengths[:, None] + torch.arange(target.shape[1], device=source.device)
+        return take(h, places.clamp(max=h.shape[1] - 1))
+
+
+def _lengths(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+    return valid.sum(1)

@@ -24,6 +24,7 @@ class LanguageModelling(Task, name="language_modelling"):
     """The next token of documents, read in lanes whose memory is carried from call to call."""
 
     rises: ClassVar[bool] = False
+    carries: ClassVar[bool] = True
 
     @property
     def data(self) -> type[Any]:
@@ -96,7 +97,7 @@ def _conflicts(data: DataConfig, model: DecoderConfig, train: TrainConfig) -> li
         found.append(
             Conflict(
                 "T6",
-                "language modelling reads in lanes, each an unbroken stream.",
+                "language_modelling reads in lanes, each an unbroken stream.",
                 "Set train.batch, how many.",
             )
         )

@@ -271,8 +271,9 @@ class Trainer:
                 self.optimizer.restore(tensors)
             except CheckpointError as error:
                 raise CheckpointError(f"{path} does not fit its run.yaml: {error}") from error
-            state = State.load(checkpoint / "memory.safetensors")
-            self.state = state.to(self.device, self.dtype)
+            if self.task.carries:
+                state = State.load(checkpoint / "memory.safetensors")
+                self.state = state.to(self.device, self.dtype)
 
     def _save(self) -> None:
         random = {"random.cpu": torch.get_rng_state()}

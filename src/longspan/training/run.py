@@ -140,14 +140,23 @@ def own_data(run: Run) -> Material:
         ConfigError: it was imported and has none.
         DataError: they are gone, or nothing was left to test on.
     """
+    splits = run.task.prepare(section(run), run.tokenizer)
+    if not len(splits.test):
+        raise DataError(
+            f"{run.path / 'run.yaml'} leaves nothing to test on: data.test is 0; name some (--data)"
+        )
+    return splits
+
+
+def section(run: Run) -> Any:
+    """The section `data` that a run was trained on.
+
+    Raises:
+        ConfigError: it was imported and has none.
+    """
     if "data" not in run.config:
         raise ConfigError(f"{run.path} was imported and has no data of its own; name some (--data)")
-    source = str(run.path / "run.yaml")
-    section = build(run.task.data, run.config["data"], source)
-    splits = run.task.prepare(section, run.tokenizer)
-    if not len(splits.test):
-        raise DataError(f"{source} leaves nothing to test on: data.test is 0; name some (--data)")
-    return splits
+    return build(run.task.data, run.config["data"], str(run.path / "run.yaml"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,13 +1,16 @@
 """Batches of pairs of like length, within a budget of tokens.
 
-Each epoch the records are shuffled, sorted by length within large chunks, and cut wherever one more
-would exceed the budget; then the batches are shuffled. All draws come from the seed and the number
-of the epoch, so a batch depends on the step alone: a run that goes on has nothing to restore but
-its number.
+Each epoch the records are shuffled, sorted within large chunks, and cut wherever one more would
+exceed the budget; then the batches are shuffled. They are sorted by the longer of source and
+target, which is what the budget counts, then by the target, so that the long sources of summaries
+lie together as well as the like lengths of translations. All draws come from the seed and the
+number of the epoch, so a batch depends on the step alone: a run that goes on has nothing to restore
+but its number.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +22,7 @@ from longspan.data.pairs.corpus import Pairs
 from longspan.errors import DataError
 
 CHUNK = 64
-"""Batches' worth of tokens that are sorted together."""
+"""Batches' worth of tokens that are sorted together, or half of the records if they are fewer."""
 
 
 class PairBatch(NamedTuple):
@@ -48,6 +51,11 @@ class Plan(NamedTuple):
     order: NDArray[np.int64]
     cuts: NDArray[np.int64]
 
+    @property
+    def batches(self) -> int:
+        """How many there are."""
+        return len(self.cuts) - 1
+
 
 class Batches:
     """The batches of a corpus of pairs.
@@ -57,19 +65,14 @@ class Batches:
         tokens: rows times tokens of a batch, padding among them, for targets and for sources:
             whichever are longer count. A target counts with the start symbol.
         seed: of all shuffles.
-        longest: tokens of the longest source or target that is taken; None: all that fit in
-            `tokens`.
-
-    Attributes:
-        epoch: batches of the first epoch. Another may have a few more or less.
-        padding: share of the first epoch's places, in sources and targets, that is padding.
+        limit: tokens of the longest source or target that the model takes; None: no limit.
 
     Raises:
-        DataError: there are no records, or one is longer than that.
+        DataError: there are no records, or one is longer than `tokens` or `limit`.
     """
 
     def __init__(
-        self, pairs: Pairs, tokens: int = 4096, seed: int = 0, longest: int | None = None
+        self, pairs: Pairs, tokens: int = 4096, seed: int = 0, limit: int | None = None
     ) -> None:
         if tokens < 1:
             raise DataError(f"a batch must have 1 token or more, not {tokens}")
@@ -79,12 +82,28 @@ class Batches:
         self.tokens = tokens
         self.seed = seed
         self._lengths = pairs.lengths + np.array([0, 1])  # the start symbol is read or written too
-        self._refuse(tokens if longest is None else min(tokens, longest))
-        self._plan = self._made(0)
-        self._ends = [len(self._plan.cuts) - 1]
-        self._epoch = 0
-        self.epoch = self._ends[0]
-        self.padding = self._padding()
+        self._refuse(tokens, "a batch has; use larger batches, or")
+        if limit is not None:
+            self._refuse(limit, "the model takes; use")
+        # epochs differ in their number of batches, so where one begins follows from those before
+        # it; the plan at hand and the ends of those made save time and change nothing
+        self._plan, self._at = self._made(0), 0
+        self._ends = [self._plan.batches]
+
+    @property
+    def epoch(self) -> int:
+        """Batches of the first epoch; steps 0 to `epoch` - 1 read every record once. Another
+        epoch may have a few more or less.
+        """
+        return self._ends[0]
+
+    @property
+    def padding(self) -> float:
+        """Share of padding among the places of the first epoch, sources' and targets'."""
+        order, cuts = self._made(0)
+        longest = np.maximum.reduceat(self._lengths[order], cuts[:-1])
+        places = longest * np.diff(cuts)[:, None]
+        return float(1 - self._lengths.sum() / places.sum())
 
     def at(self, step: int) -> PairBatch:
         """The batch of a step, counted from 0 and without end."""
@@ -94,8 +113,8 @@ class Batches:
         """Which records are in the batch of a step."""
         while step >= self._ends[-1]:
             self._turn(len(self._ends))
-            self._ends.append(self._ends[-1] + len(self._plan.cuts) - 1)
-        epoch = int(np.searchsorted(self._ends, step, "right"))
+            self._ends.append(self._ends[-1] + self._plan.batches)
+        epoch = bisect_right(self._ends, step)
         self._turn(epoch)
         batch = step - (self._ends[epoch - 1] if epoch else 0)
         order, cuts = self._plan
@@ -121,20 +140,22 @@ class Batches:
             torch.from_numpy(inputs),
             torch.from_numpy(outputs),
             _valid(targets),
-            torch.from_numpy(records),
+            torch.from_numpy(records.copy()),  # the plan is not for others to change
         )
 
     def _turn(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            self._plan, self._epoch = self._made(epoch), epoch
+        if epoch != self._at:
+            self._plan, self._at = self._made(epoch), epoch
 
     def _made(self, epoch: int) -> Plan:
         draw = np.random.default_rng((self.seed, epoch))
         order = draw.permutation(len(self.pairs))
         widths = self._lengths.max(1)
-        chunk = (np.cumsum(widths[order]) - 1) // (CHUNK * self.tokens)
+        # of two chunks or more each has other records in every epoch, and so has each batch
+        chunks = max(2, round(widths.sum() / (CHUNK * self.tokens)))
+        chunk = np.cumsum(widths[order]) * chunks // (widths.sum() + 1)
         sources, targets = self._lengths[order].T
-        order = order[np.lexsort((sources, targets, chunk))]
+        order = order[np.lexsort((sources, targets, widths[order], chunk))]
         starts, sizes = self._cut(widths[order])
         shuffled = draw.permutation(len(starts))
         starts, sizes = starts[shuffled], sizes[shuffled]
@@ -148,29 +169,23 @@ class Batches:
         starts, start = [], 0
         while start < len(widths):
             starts.append(start)
-            most = self.tokens // int(widths[start])  # no row can be narrower
+            most = self.tokens // int(widths[start])  # it is as wide as its first record or wider
             width = np.maximum.accumulate(widths[start : start + most])
             fits = width * np.arange(1, len(width) + 1) <= self.tokens
             start += len(fits) if fits.all() else int(fits.argmin())
         begins = np.array(starts)
         return begins, np.diff(begins, append=len(widths))
 
-    def _padding(self) -> float:
-        order, cuts = self._plan
-        longest = np.maximum.reduceat(self._lengths[order], cuts[:-1])
-        places = (longest * np.diff(cuts)[:, None]).sum()
-        return float(1 - self._lengths.sum() / places)
-
-    def _refuse(self, longest: int) -> None:
-        over = np.flatnonzero(self._lengths.max(1) > longest)
+    def _refuse(self, most: int, who: str) -> None:
+        over = np.flatnonzero(self._lengths.max(1) > most)
         if len(over):
             first = int(over[0])
             side = int(self._lengths[first].argmax())
+            others = f" ({len(over)} records are as long)" if len(over) > 1 else ""
             raise DataError(
                 f"{self.pairs.name(first)}: the {('source', 'target')[side]} has "
-                f"{self._lengths[first, side]} tokens, more than {longest}"
-                f"{f' (and {len(over) - 1} records more)' if len(over) > 1 else ''}; use a larger "
-                f"budget, or data.longest: {longest - 1} to leave such records out of training"
+                f"{self._lengths[first, side]} tokens, more than the {most} that {who} "
+                f"data.longest: {most - 1} to leave such records out of training{others}"
             )
 
 

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from longspan.data.table import Table, kind
+from longspan.data.table import kind, unknown
 from longspan.data.tokenizer import Tokenizer
 from longspan.data.tokenizers.bpe import BPE
 from longspan.errors import ConfigError
 
-Path = str | tuple[str, str]
+Location = str | tuple[str, str]
 """A table (`table.py`), or two parallel text files: the sources' lines and the targets'."""
 
 EVALUATED = ("valid", "test")
@@ -26,7 +26,10 @@ class PairsConfig:
         valid: fraction of `path`'s records for validation, by a hash of their sources; or a path
             of its own; "" for none.
         test: the same for the test.
-        source: field of a table that is read.
+        source: field of a table that is read, or several that are read one after the other: a
+            question and its context, say. Records that share one of several fields may go to
+            different parts; give the parts paths of their own where that matters.
+        separator: what stands between several fields.
         target: field that is written about it. In JSON and datasets it may hold several texts, of
             which the first is learnt and all are references.
         longest: records of training with more tokens than this in source or target are left out,
@@ -38,10 +41,11 @@ class PairsConfig:
         ConfigError: with every problem.
     """
 
-    path: str | tuple[str, str]
-    valid: float | str | tuple[str, str] = 0.05
-    test: float | str | tuple[str, str] = 0.05
-    source: str = "source"
+    path: Location
+    valid: float | Location = 0.05
+    test: float | Location = 0.05
+    source: str | tuple[str, ...] = "source"
+    separator: str = "\n"
     target: str = "target"
     longest: int | None = None
     tokenizer: Tokenizer = field(default_factory=BPE)
@@ -63,14 +67,22 @@ class PairsConfig:
                 f"data.valid + data.test must be below 1, not {self.valid} + {self.test}; "
                 "nothing would be left to train on"
             )
-        for name in ("source", "target"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value:
-                problems.append(f"data.{name} must be the name of a field, not {value!r}")
-        if self.source == self.target:
+        sources = (self.source,) if isinstance(self.source, str) else self.source
+        several = isinstance(sources, tuple) and len(sources) > 0
+        if not several or not all(isinstance(one, str) and one for one in sources):
             problems.append(
-                f"data.source and data.target are both {self.source!r}; name two fields"
+                f"data.source must be the name of a field, or of several, not {self.source!r}"
             )
+        elif len(set(sources)) < len(sources):
+            problems.append(f"data.source names a field twice: {list(sources)}")
+        if not isinstance(self.target, str) or not self.target:
+            problems.append(f"data.target must be the name of a field, not {self.target!r}")
+        elif several and self.target in sources:
+            problems.append(
+                f"data.source and data.target are both {self.target!r}; name two fields"
+            )
+        if not isinstance(self.separator, str):
+            problems.append(f"data.separator must be text, not {self.separator!r}")
         if self.longest is not None and (type(self.longest) is not int or self.longest < 1):
             problems.append(f"data.longest must be 1 or more, or null, not {self.longest!r}")
         if not isinstance(self.tokenizer, Tokenizer):
@@ -81,6 +93,11 @@ class PairsConfig:
             problems.append(f"data.cache must be a folder, or '', not {self.cache!r}")
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a table that are read."""
+        return (self.source,) if isinstance(self.source, str) else self.source
 
     def fraction(self, split: str) -> float:
         """The fraction of `path`'s records that goes to `split`: 0 if it has its own path."""
@@ -100,15 +117,6 @@ def _path(name: str, value: Any) -> list[str]:
         ]
     tables = [one for one in value if kind(one)]
     return [f"data.{name}: {one!r} is a table, no parallel text file" for one in tables]
-
-
-def unknown(path: str) -> str:
-    """What to say of a path that is no table."""
-    endings = ", ".join(suffix for member in Table.all().values() for suffix in member.suffixes)
-    return (
-        f"{path!r} does not say what it is; name a table ({endings}, also compressed: .gz, .xz, "
-        ".bz2), 'hf:NAME', or two parallel text files, [sources, targets]"
-    )
 
 
 def _is_fraction(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longspan.data.corpus import dtype
-from longspan.data.pairs.config import Path
+from longspan.data.pairs.config import Location
 from longspan.data.pairs.records import Record, Records
 from longspan.data.tokenizer import Codec
 from longspan.errors import DataError
+
+GROUP = 1 << 19
+"""Characters that are encoded together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,28 +82,33 @@ class Pairs:
             codec: encodes them.
 
         Raises:
-            DataError: there are none, or the codec cannot encode them.
+            DataError: there are none, one is empty, or the codec cannot encode them.
         """
-        records = [
-            Record(number, source, (targets,) if isinstance(targets, str) else tuple(targets))
-            for number, (source, targets) in enumerate(texts)
-        ]
-        return gather(records, Records(""), codec)
+        origin = Records("")
+        records = (origin.record(number, *sides) for number, sides in enumerate(texts))
+        return gather(records, origin, codec)
 
 
-def read(path: Path, codec: Codec, source: str = "source", target: str = "target") -> Pairs:
+def read(
+    path: Location,
+    codec: Codec,
+    source: str | tuple[str, ...] = "source",
+    target: str = "target",
+    separator: str = "\n",
+) -> Pairs:
     """The pairs that `path` names, in memory and unsplit: for evaluation.
 
     Args:
         path: as `PairsConfig.path`.
         codec: encodes them.
-        source: field of a table that is read.
+        source: field of a table that is read, or several, one after the other.
         target: field that is written about it.
+        separator: what stands between several fields.
 
     Raises:
         DataError: there is nothing to read, or it cannot be read or encoded.
     """
-    records = Records(path, source, target)
+    records = Records(path, source, target, separator)
     return gather(records, records, codec)
 
 
@@ -111,37 +119,51 @@ def gather(chosen: Iterable[Record], origin: Records, codec: Codec) -> Pairs:
         DataError: there are none, or the codec cannot encode them.
     """
     blocks: list[NDArray[Any]] = []
-    lengths: list[int] = []
-    numbers: list[int] = []
-    references: list[tuple[str, ...]] = []
-    for record in chosen:
-        for ids in encoded(record, origin, codec):
-            blocks.append(ids)
-            lengths.append(len(ids))
+    numbers, references = [], []
+    for record, source, target in encoded(chosen, origin, codec):
+        blocks += [source, target]
         numbers.append(record.number)
         references.append(record.targets)
     if not numbers:
         raise DataError("there are no records")
-    ids, sizes = np.concatenate(blocks), np.array(lengths)
-    return assemble(ids, sizes, np.array(numbers), tuple(references), origin, codec)
+    lengths = np.array([len(ids) for ids in blocks])
+    return assemble(
+        np.concatenate(blocks), lengths, np.array(numbers), tuple(references), origin, codec
+    )
 
 
-def encoded(record: Record, origin: Records, codec: Codec) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The ids of a record's source and of its first target, as they are stored.
+def encoded(
+    records: Iterable[Record], origin: Records, codec: Codec
+) -> Iterator[tuple[Record, NDArray[Any], NDArray[Any]]]:
+    """Each record with the ids of its source and of its first target, as they are stored.
 
     Raises:
         DataError: the codec cannot encode them, or finds nothing in them.
     """
-    both = []
-    for side, text in (("source", record.source), ("target", record.targets[0])):
-        try:
-            ids = codec.encode(text.encode())
-        except DataError as error:
-            raise DataError(f"{origin.place(record.number)}: {error}") from error
-        if not len(ids):
-            raise DataError(f"{origin.place(record.number)}: the {side} has no tokens")
-        both.append(ids.astype(dtype(codec)))
-    return both[0], both[1]
+    stored = dtype(codec)
+    for group in _groups(records):
+        texts = (text.encode() for one in group for text in (one.source, one.targets[0]))
+        ids = codec.each(texts)
+        for record in group:
+            try:
+                source, target = next(ids), next(ids)
+            except DataError as error:
+                raise DataError(f"{origin.place(record.number)}: {error}") from error
+            if not (len(source) and len(target)):
+                side = "target" if len(source) else "source"
+                raise DataError(f"{origin.place(record.number)}: the {side} has no tokens")
+            yield record, source.astype(stored), target.astype(stored)
+
+
+def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+    group, size = [], 0
+    for record in records:
+        group.append(record)
+        size += len(record.source) + len(record.targets[0])
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    yield group
 
 
 def assemble(

@@ -19,19 +19,21 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from longspan.data.cache import cache_root, ensure
+from longspan.config import plain
+from longspan.data.cache import cache_root, ensure, mapped
 from longspan.data.corpus import dtype
-from longspan.data.pairs.config import EVALUATED, PairsConfig
+from longspan.data.pairs.config import EVALUATED, Location, PairsConfig
 from longspan.data.pairs.corpus import Pairs, assemble, encoded
 from longspan.data.pairs.records import Record, Records
+from longspan.data.progress import progress
 from longspan.data.split import SPLITS, assign
 from longspan.data.tokenizer import Codec
 from longspan.errors import CheckpointError, DataError
@@ -63,6 +65,9 @@ class PairSplits:
     folder: Path
 
 
+Plan = dict[str, "Part"]
+
+
 def prepare(config: PairsConfig, codec: Codec | None = None) -> PairSplits:
     """Tokenises and splits, or finds what was tokenised before.
 
@@ -81,7 +86,7 @@ def prepare(config: PairsConfig, codec: Codec | None = None) -> PairSplits:
     folder = cache_root(config.cache) / f"pairs-{hash[:16]}"
     ensure(
         folder,
-        lambda place: _build(place, plan, codec or _fit(config, plan), hash),
+        lambda place: _build(place, plan, codec or _fit(config, plan["train"]), hash),
         lambda place: _problem(place, plan, hash),
     )
     splits = _open(folder, plan)
@@ -90,62 +95,77 @@ def prepare(config: PairsConfig, codec: Codec | None = None) -> PairSplits:
 
 @dataclass(frozen=True)
 class Part:
-    """The records of a split: those of `records` that `chosen` says, in order.
+    """The records of a split: those of a path that the split was given.
 
     Attributes:
-        records: where they are.
-        chosen: (n,) bool, which of them; all others are another split's.
-        sha256: of all of them.
+        records: all of the path.
+        chosen: (n,) bool, which of them.
+        sha256: (hex) of all of them.
+        size: bytes of the texts of all of them.
     """
 
     records: Records
     chosen: NDArray[np.bool_]
     sha256: str
+    size: int
 
-    def __iter__(self) -> Iterator[Record]:
+    def read(self, advance: Callable[[int], None]) -> Iterator[Record]:
         """The chosen ones.
+
+        Args:
+            advance: is told how many bytes of text were read.
 
         Raises:
             DataError: they are no longer what they were when they were hashed.
         """
         digest = hashlib.sha256()
         for record, mine in zip(self.records, self.chosen.tolist(), strict=False):
-            digest.update(_bytes(record))
+            content = _bytes(record)
+            digest.update(content)
+            advance(len(content))
             if mine:
                 yield record
         if digest.hexdigest() != self.sha256:
             raise DataError(f"{self.records.name}: changed while it was read; start again")
 
 
-Plan = dict[str, Part | None]
-
-
 def _plan(config: PairsConfig) -> Plan:
-    plan: Plan = dict.fromkeys(SPLITS)
-    paths = {"path": config.path}
-    for split in EVALUATED:
-        path = getattr(config, split)
-        if isinstance(path, str | tuple) and path:
-            for name, other in paths.items():
-                if _same(path, other):
+    plan: Plan = {}
+    with progress("reading", None) as advance:
+        for split in EVALUATED:
+            path = getattr(config, split)
+            if isinstance(path, str | tuple) and path:
+                if _same(path, config.path):
                     raise DataError(
-                        f"data.{split} and data.{name} are the same records, {_name(path)}; name "
-                        "others, or give a fraction of data.path"
+                        f"data.{split} names the same records as data.path; name others, or give "
+                        "a fraction"
                     )
-            paths[split] = path
-            records = Records(path, config.source, config.target)
-            sha256, sources = _digest(records)
-            plan[split] = Part(records, np.ones(len(sources), bool), sha256)
-    records = Records(config.path, config.source, config.target)
-    sha256, sources = _digest(records)
-    chosen = np.array(assign(sources, config.fraction("valid"), config.fraction("test")))
+                part, _ = _part(path, config, advance)
+                plan[split] = part
+        main, sources = _part(config.path, config, advance)
+    places = assign(sources, config.fraction("valid"), config.fraction("test"))
     for split in SPLITS:
-        if plan[split] is None:
-            plan[split] = Part(records, chosen == split, sha256)
-    return plan
+        if split not in plan:
+            plan[split] = replace(main, chosen=np.array([place == split for place in places]))
+    return {split: plan[split] for split in SPLITS}
 
 
-def _same(path: Any, other: Any) -> bool:
+def _part(
+    path: Location, config: PairsConfig, advance: Callable[[int], None]
+) -> tuple[Part, list[str]]:
+    """All records of a path, and of each source a name by which it is assigned to a split."""
+    records = Records(path, config.source, config.target, config.separator)
+    digest, size, sources = hashlib.sha256(), 0, []
+    for record in records:
+        content = _bytes(record)
+        digest.update(content)
+        size += len(content)
+        advance(len(content))
+        sources.append(hashlib.sha256(record.source.encode()).hexdigest()[:16])
+    return Part(records, np.ones(len(sources), bool), digest.hexdigest(), size), sources
+
+
+def _same(path: Location, other: Location) -> bool:
     ours, theirs = ((one,) if isinstance(one, str) else one for one in (path, other))
     return list(map(_real, ours)) == list(map(_real, theirs))
 
@@ -154,51 +174,37 @@ def _real(path: str) -> str:
     return path if path.startswith("hf:") else os.path.realpath(os.path.expanduser(path))
 
 
-def _name(path: Any) -> str:
-    return path if isinstance(path, str) else " and ".join(path)
-
-
-def _digest(records: Records) -> tuple[str, list[str]]:
-    """sha256 over the records, and of each source a name by which it is assigned to a split."""
-    digest, sources = hashlib.sha256(), []
-    for record in records:
-        digest.update(_bytes(record))
-        sources.append(hashlib.sha256(record.source.encode()).hexdigest()[:16])
-    return digest.hexdigest(), sources
-
-
 def _bytes(record: Record) -> bytes:
-    return json.dumps([record.number, record.source, *record.targets]).encode()
+    """All of a record, so that no other has the same."""
+    texts = [text.encode() for text in (record.source, *record.targets)]
+    return f"{record.number} {[*map(len, texts)]} ".encode() + b"".join(texts)
 
 
 def _hash(config: PairsConfig, codec: Codec | None, plan: Plan) -> str:
-    choice = {"name": config.tokenizer.name, **asdict(config.tokenizer)}
-    tokenizer = codec.fingerprint if codec else choice
-    sources = {
-        split: [part.sha256, hashlib.sha256(np.packbits(part.chosen).tobytes()).hexdigest()]
-        for split, part in plan.items()
-        if part is not None
-    }
+    tokenizer = codec.fingerprint if codec else plain(config.tokenizer)
+    sources = [
+        [part.sha256, hashlib.sha256(part.chosen.tobytes()).hexdigest()] for part in plan.values()
+    ]
     content = json.dumps([FORMAT, tokenizer, sources], separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _fit(config: PairsConfig, plan: Plan) -> Codec:
-    part, here = plan["train"], ""
-    assert part is not None
+def _fit(config: PairsConfig, part: Part) -> Codec:
+    here = ""
 
     def contents() -> Iterator[bytes]:
         nonlocal here
-        for record in part:
+        for record in part.read(advance):
             here = f"{part.records.place(record.number)}: "
             yield record.source.encode()
             yield record.targets[0].encode()
-            here = ""
+            here = ""  # an error of reading names the line itself
 
-    try:
-        return config.tokenizer.fit(contents())
-    except DataError as error:
-        raise DataError(f"{here}{error}") from error
+    with progress("fitting the tokenizer", part.size) as advance:
+        try:
+            return config.tokenizer.fit(contents())
+        except DataError as error:
+            raise DataError(f"{here}{error}") from error
 
 
 def _build(place: Path, plan: Plan, codec: Codec, hash: str) -> None:
@@ -206,26 +212,28 @@ def _build(place: Path, plan: Plan, codec: Codec, hash: str) -> None:
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "hash": hash,
+        "dtype": np.dtype(dtype(codec)).name,
+        "tokenizer": {"name": codec.kind, "unit": codec.unit, "size": codec.size},
         "fingerprint": codec.fingerprint,
         "splits": {},
     }
-    for split, part in plan.items():
-        assert part is not None
-        lengths, numbers = [], []
-        with (
-            open(place / f"{split}.bin", "wb") as file,
-            open(place / f"{split}.jsonl", "w", encoding="utf-8") as texts,
-        ):
-            for record in part:
-                for ids in encoded(record, part.records, codec):
-                    file.write(ids.tobytes())
-                    lengths.append(len(ids))
-                numbers.append(record.number)
-                if split in EVALUATED:
-                    texts.write(json.dumps(record.targets) + "\n")
-        np.array(lengths, "<i8").tofile(place / f"{split}.lengths")
-        np.array(numbers, "<i8").tofile(place / f"{split}.numbers")
-        manifest["splits"][split] = {"records": len(numbers), "tokens": sum(lengths)}
+    with progress("tokenising", sum(part.size for part in plan.values())) as advance:
+        for split, part in plan.items():
+            lengths, numbers = [], []
+            with (
+                open(place / f"{split}.bin", "wb") as ids,
+                open(place / f"{split}.jsonl", "w", encoding="utf-8") as references,
+            ):
+                records = part.read(advance)
+                for record, source, target in encoded(records, part.records, codec):
+                    ids.write(source.tobytes() + target.tobytes())
+                    lengths += [len(source), len(target)]
+                    numbers.append(record.number)
+                    if split in EVALUATED:
+                        references.write(json.dumps(record.targets) + "\n")
+            np.array(lengths, "<i8").tofile(place / f"{split}.lengths")
+            np.array(numbers, "<i8").tofile(place / f"{split}.numbers")
+            manifest["splits"][split] = {"records": len(numbers), "tokens": sum(lengths)}
     (place / MANIFEST).write_text(json.dumps(manifest), "utf-8")
 
 
@@ -234,58 +242,56 @@ def _problem(place: Path, plan: Plan, hash: str) -> str | None:
         manifest = json.loads((place / MANIFEST).read_bytes())
         if manifest["hash"] != hash:
             return f"{MANIFEST} is of other data"
-        if Codec.load(place).fingerprint != manifest["fingerprint"]:
-            return "the tokenizer is another"
         splits = _open(place, plan)
+        if splits.codec.fingerprint != manifest["fingerprint"]:
+            return "the tokenizer is another"
         for split in SPLITS:
             pairs, want = getattr(splits, split), manifest["splits"][split]
-            have = {"records": len(pairs), "tokens": len(pairs.tokens)}
-            sizes = {len(pairs.numbers), len(pairs.lengths), want["records"]}
-            if split in EVALUATED:
-                sizes.add(len(pairs.references))
-            if have != want or len(sizes) != 1 or pairs.lengths.sum() != want["tokens"]:
+            have = {"records": len(pairs.numbers), "tokens": len(pairs.tokens)}
+            if have != want or pairs.lengths.shape != (want["records"], 2):
                 return f"{split} has {have}, not {want}"
+            if pairs.lengths.sum() != want["tokens"]:
+                return f"{split}.lengths are of other data"
+            if split in EVALUATED and len(pairs.references) != want["records"]:
+                return f"{split}.jsonl has {len(pairs.references)} records, not {want['records']}"
     except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def _open(place: Path, plan: Plan) -> PairSplits:
-    manifest = json.loads((place / MANIFEST).read_bytes())
     codec = Codec.load(place)
     pairs = {}
     for split, part in plan.items():
-        assert part is not None
-        texts = (place / f"{split}.jsonl").read_text("utf-8").split("\n")[:-1]
+        lines = (place / f"{split}.jsonl").read_text("utf-8").split("\n")[:-1]
         pairs[split] = assemble(
-            _map(place / f"{split}.bin", dtype(codec)),
+            mapped(place / f"{split}.bin", dtype(codec)),
             np.fromfile(place / f"{split}.lengths", "<i8"),
             np.fromfile(place / f"{split}.numbers", "<i8"),
-            tuple(tuple(json.loads(text)) for text in texts) if split in EVALUATED else None,
+            tuple(tuple(json.loads(line)) for line in lines) if split in EVALUATED else None,
             part.records,
             codec,
         )
+    manifest = json.loads((place / MANIFEST).read_bytes())
     return PairSplits(**pairs, codec=codec, hash=manifest["hash"], folder=place)
 
 
-def _map(file: Path, dtype: str) -> NDArray[Any]:
-    if file.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, dtype)
-    return np.memmap(file, dtype, mode="r")
-
-
 def _shorter(splits: PairSplits, longest: int) -> PairSplits:
-    fits = splits.train.lengths.max(1) <= longest
+    widths = splits.train.lengths.max(1)
+    fits = widths <= longest
     if not fits.any():
         raise DataError(
             f"data.longest: {longest} leaves nothing to train on; the shortest record has "
-            f"{splits.train.lengths.max(1).min()} tokens"
+            f"{widths.min()} tokens"
         )
-    if not fits.all():
-        log.warning(
-            "%d of %d records of training have more than data.longest: %d tokens and are left out",
-            (~fits).sum(),
-            len(fits),
-            longest,
-        )
-    return replace(splits, train=splits.train.select(fits))
+    if fits.all():
+        return splits
+    log.warning(
+        "%d of %d records of training have more than data.longest: %d tokens in source or target "
+        "and are left out",
+        (~fits).sum(),
+        len(fits),
+        longest,
+    )
+    hash = hashlib.sha256(f"{splits.hash} {longest}".encode()).hexdigest()
+    return replace(splits, train=splits.train.select(fits), hash=hash)

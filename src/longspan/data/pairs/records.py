@@ -8,8 +8,8 @@ from itertools import zip_longest
 from typing import Any
 
 from longspan.data.lines import lines
-from longspan.data.pairs.config import Path, unknown
-from longspan.data.table import kind
+from longspan.data.pairs.config import Location
+from longspan.data.table import kind, unknown
 from longspan.errors import DataError
 
 
@@ -34,13 +34,15 @@ class Records:
 
     Attributes:
         path: a table, or two parallel text files.
-        source: field of a table that is read.
+        source: field of a table that is read, or several, one after the other.
         target: field that is written about it.
+        separator: what stands between several fields.
     """
 
-    path: Path
-    source: str = "source"
+    path: Location
+    source: str | tuple[str, ...] = "source"
     target: str = "target"
+    separator: str = "\n"
 
     def __iter__(self) -> Iterator[Record]:
         """Every record, always in the same order.
@@ -66,19 +68,35 @@ class Records:
         table = kind(self.path)
         return table(self.path).place(number) if table else f"record {number}"
 
+    def record(self, number: int, source: Any, target: Any) -> Record:
+        """A record of what its fields hold; of several sources a list.
+
+        Raises:
+            DataError: they are no text, or empty.
+        """
+        texts = target if isinstance(target, list | tuple) else [target]
+        if not texts:
+            raise DataError(f"{self.place(number)}: field '{self.target}' is an empty list")
+        parts = [source] if isinstance(self.source, str) else source
+        read = zip(self._read, parts, strict=True)
+        return Record(
+            number,
+            self.separator.join(self._text(number, name, part) for name, part in read),
+            tuple(self._text(number, self.target, text) for text in texts),
+        )
+
     def _tabled(self, path: str) -> Iterator[Record]:
         table = kind(path)
         if table is None:
             raise DataError(unknown(path))
-        for number, (source, target) in table(path).rows((self.source, self.target)):
-            texts = target if isinstance(target, list | tuple) else [target]
-            if not texts:
-                raise DataError(f"{self.place(number)}: field '{self.target}' is an empty list")
-            yield Record(
-                number,
-                self._text(source, self.source, number),
-                tuple(self._text(text, self.target, number) for text in texts),
+        for number, (*sources, target) in table(path).rows((*self._read, self.target)):
+            yield self.record(
+                number, sources[0] if isinstance(self.source, str) else sources, target
             )
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        return (self.source,) if isinstance(self.source, str) else self.source
 
     def _parallel(self) -> Iterator[Record]:
         ours, theirs = self.path
@@ -91,7 +109,7 @@ class Records:
                     raise DataError(f"{path} line {number}: is empty; remove it from both files")
             yield Record(number, source[1], (target[1],))
 
-    def _text(self, value: Any, field: str, number: int) -> str:
+    def _text(self, number: int, field: str, value: Any) -> str:
         if not isinstance(value, str):
             held = "null" if value is None else type(value).__name__
             raise DataError(f"{self.place(number)}: field '{field}' holds {held}, not text")

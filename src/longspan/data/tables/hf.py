@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from longspan.data import hub
-from longspan.data.table import Row, Table
-from longspan.errors import DataError, did_you_mean
+from longspan.data.table import Row, Table, fields
 
 
 @dataclass(frozen=True)
 class HF(Table, name="hf"):
-    """Fields are columns; rows are counted from 0."""
+    """Fields are columns, or have dotted names: `translation.de`. Rows are counted from 0."""
 
     unit: ClassVar[str] = "row"
 
@@ -24,9 +23,4 @@ class HF(Table, name="hf"):
         path, _, split = self.path.removeprefix("hf:").partition("@")
         dataset, _ = hub.rows(path, split, self.path)
         for number, row in enumerate(hub.streamed(dataset, self.path)):
-            for name in names:
-                if name not in row:
-                    raise DataError(
-                        f"{self.path}: there is no column '{name}'{did_you_mean(name, row)}"
-                    )
-            yield number, tuple(row[name] for name in names)
+            yield number, fields(row, names, self.place(number))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from longspan.data.lines import lines
-from longspan.data.table import Row, Table
-from longspan.errors import DataError, did_you_mean
+from longspan.data.table import Row, Table, fields
+from longspan.errors import DataError
 
 
 @dataclass(frozen=True)
 class JSONL(Table, name="jsonl"):
-    """Rows are objects, fields their members."""
+    """Rows are objects. A field of an object in a field has a dotted name."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".json")
 
@@ -22,29 +22,19 @@ class JSONL(Table, name="jsonl"):
         for number, line in lines(self.path):
             if line.strip():
                 record = self._record(number, line)
-                for name in names:
-                    if name not in record:
-                        raise DataError(
-                            f"{self.place(number)}: there is no field '{name}'"
-                            f"{did_you_mean(name, record)}"
-                        )
-                yield number, tuple(record[name] for name in names)
+                yield number, fields(record, names, self.place(number))
 
     def _record(self, number: int, line: str) -> dict[str, Any]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            if number == 1 and line.lstrip()[0] in "[{":
-                hint = "; write one object a line (jq -c '.[]' does so with a list)"
-            else:
-                hint = ""
-            raise DataError(
-                f"{self.place(number)}: not JSON ({error.msg} in column {error.colno}){hint}"
-            ) from error
-        except RecursionError as error:
-            raise DataError(f"{self.place(number)}: JSON that is nested too deep") from error
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{self.place(number)}: must be an object with fields, not {type(record).__name__}"
-            )
-        return record
+            reason = f"not JSON ({error.msg} in column {error.colno})"
+        except RecursionError:
+            reason = "JSON that is nested too deep"
+        else:
+            if isinstance(record, dict):
+                return record
+            reason = f"must be an object with fields, not {type(record).__name__}"
+        hint = "; write one object a line (jq -c '.[]' does so with a list)"
+        whole = number == 1 and line.lstrip()[0] in "[{"
+        raise DataError(f"{self.place(number)}: {reason}{hint if whole else ''}")

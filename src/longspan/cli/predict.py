@@ -1,0 +1,144 @@
+"""`longspan predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from cyclopts import Parameter
+from numpy.typing import NDArray
+from rich.console import Console
+
+from longspan.cli.bar import counter
+from longspan.cli.decoding import DecodingOptions
+from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
+from longspan.cli.texts import written
+from longspan.data import Codec
+from longspan.decoding.explain import Explanation
+from longspan.decoding.hypothesis import Hypothesis
+from longspan.errors import ConfigError
+from longspan.models.encoder_decoder import EncoderDecoder
+from longspan.show.alignment import alignment
+from longspan.training.run import section
+from longspan.transduction import Transduction, read, write
+
+TOLD = 8
+"""Candidates of each step that --explain prints."""
+
+
+def predict(
+    run: str,
+    path: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    text: str | None = None,
+    output: Path | None = None,
+    scores: Annotated[bool, Parameter(negative="")] = False,
+    explain: Annotated[bool, Parameter(negative="")] = False,
+    align: Path | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    decoding: DecodingOptions | None = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Write what a model makes of new inputs: a translation, a summary, an answer.
+
+    Parameters
+    ----------
+    run
+        A run's folder.
+    path
+        What to read: a text file with a source a line, a table (sources.jsonl, .tsv, .csv) with the
+        fields that the run was trained on, or - for lines of standard input.
+    text
+        One source, in place of a file.
+    output
+        A file to write to instead of standard output; .jsonl also has scores.
+    scores
+        Print the score before each text.
+    explain
+        Print step by step what was considered, and why the winner won.
+    align
+        Draw which tokens of the source each token of the text looked at, into a .png or .svg.
+    layer, head
+        Whose attention --align draws, counted from 0: the last layer's and the mean of its heads,
+        if not said.
+    """
+    loaded = open_run(run, checkpoint, device, dtype, threads)
+    task, codec = loaded.task, loaded.tokenizer
+    if not isinstance(task, Transduction):
+        raise ConfigError(
+            f"{run} is a run of {task.name}, which `longspan generate` goes on from a prompt"
+        )
+    if (path is None) == (text is None):
+        raise ConfigError("name what to read: a file, - for standard input, or --text TEXT")
+    if align is None and (layer, head) != (None, None):
+        raise ConfigError("--layer and --head say what --align FILE draws; name the file")
+    if align is not None and not isinstance(loaded.model, EncoderDecoder):
+        raise ConfigError(
+            f"{run} has no encoder whose tokens could be looked at; leave --align out"
+        )
+    if text is not None:
+        asked = [("--text", text)]
+    else:
+        asked = list(task.asked(section(loaded), path or ""))
+    if align is not None and len(asked) > 1:
+        raise ConfigError(f"--align draws one source, and there are {len(asked)}; use --text")
+    chosen = task.decode if decoding is None else decoding.over(task.decode)
+    with counter() as progress:
+        row = progress.add_task("writing", total=len(asked))
+        found = list(
+            write(
+                loaded.model,  # type: ignore[arg-type]
+                [codec.prompt(source) for _, source in asked],
+                codec,
+                chosen,
+                alternatives=TOLD if explain else 0,
+                names=lambda index: asked[index][0],
+                advance=lambda count: progress.advance(row, count),
+            )
+        )
+    if align is not None and isinstance(loaded.model, EncoderDecoder):
+        (source,) = [codec.prompt(source) for _, source in asked]
+        _draw(align, loaded.model, codec, source, found[0][0], layer, head)
+    if explain:
+        console = Console()
+        for (_, source), texts in zip(asked, found, strict=True):
+            console.print(source, style="bold", markup=False, highlight=False)
+            Explanation(texts, chosen, codec.piece, codec.start).print(console)
+        return
+    with written(output) as line:
+        for (_, source), texts in zip(asked, found, strict=True):
+            for hypothesis in texts:
+                content = task.text(hypothesis, codec)
+                facts = {"source": source, "text": content, "score": hypothesis.score}
+                line(f"{hypothesis.score:.3f}\t{content}" if scores else content, facts)
+
+
+def _draw(
+    path: Path,
+    model: EncoderDecoder,
+    codec: Codec,
+    source: NDArray[np.int64],
+    text: Hypothesis,
+    layer: int | None,
+    head: int | None,
+) -> None:
+    tokens = [codec.start, *text.tokens]
+    with torch.no_grad():
+        state = read(model, [source])
+        _, _, made = model.align(torch.tensor([tokens], device=state.next.device), state)
+    names = [[_word(codec, token) for token in side] for side in (source.tolist(), text.tokens)]
+    picture = alignment(made, names[0], [*names[1], "end"], layer=layer, head=head)
+    picture.save(path)
+    print(f"{path}: {picture.reading}", file=sys.stderr)
+
+
+def _word(codec: Codec, token: int) -> str:
+    return codec.piece(token).decode("utf-8", "replace").strip() or "·"

@@ -1,0 +1,1 @@
+"""How files hold questions: one file a form."""
