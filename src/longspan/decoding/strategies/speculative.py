@@ -101,10 +101,11 @@ class _Speculation:
             guess = self._guess(dice[:, :ahead])
             logits, after = self._ask(guess)
             scores = self._scores(logits, guess.tokens)
-            # where nothing may come next a row is refused if it comes so far
-            sound = scores.masked_fill(_stuck(scores)[..., None], 0)
+            # where nothing may come next no guess is taken, and a row that comes so far is refused
+            stuck = _stuck(scores)
+            sound = scores.masked_fill(stuck[..., None], 0)
             chances = sound.softmax(-1, dtype=torch.float64)
-            taken = _taken(chances, guess, dice[:, ahead:-1])
+            taken = _taken(chances, guess, dice[:, ahead:-1], stuck)
             newest = _newest(chances, guess, taken, dice[:, -1])
             going = yield from self._write(logits, scores, guess, taken, newest)
             self._advance(guess, taken, newest, after, going)
@@ -262,13 +263,13 @@ def _stuck(scores: Tensor) -> Tensor:
     return ~scores.amax(-1).isfinite()
 
 
-def _taken(chances: Tensor, guess: _Guess, dice: Tensor) -> Tensor:
+def _taken(chances: Tensor, guess: _Guess, dice: Tensor, stuck: Tensor) -> Tensor:
     """(N,) int64, how many of its guesses each row takes."""
     tokens, most = guess.tokens[..., None], guess.tokens.shape[1]
     own = chances[:, :most].gather(2, tokens)[..., 0]
     theirs = guess.chances.gather(2, tokens)[..., 0]
     places = torch.arange(most, device=tokens.device)
-    right = (dice[:, :most] * theirs < own) & (places < guess.counts[:, None])
+    right = (dice[:, :most] * theirs < own) & (places < guess.counts[:, None]) & ~stuck[:, :most]
     return right.long().cumprod(1).sum(1)
 
 
