@@ -139,6 +139,8 @@ class Buffer(Memory):
         """As `Keeper.recall`."""
         width = state.pos.shape[1]
         take = width if need is None else min(width, need)
+        if take == width and isinstance(state, Keys):
+            return Past(state.k, state.v, state.pos)
         pos = state.pos.narrow(1, width - take, take)
         if isinstance(state, Keys):
             past = [t.narrow(2, width - take, take) for t in (state.k, state.v)]
@@ -160,11 +162,15 @@ class Buffer(Memory):
         held = state if isinstance(state, Keys) else past
         old, new = places.kept(held.pos)
         counts = places.counts
-        keys = Keys(
-            push(held.k, k, counts, keep, dim=2),
-            push(held.v, v, counts, keep, dim=2),
-            push_positions(old, new, counts, keep),
-        )
+        if keep is None and counts is None and past.k is held.k and past.joined is not None:
+            # the call has put them together already
+            keys = Keys(*past.joined, torch.cat([old, new], 1))
+        else:
+            keys = Keys(
+                push(held.k, k, counts, keep, dim=2),
+                push(held.v, v, counts, keep, dim=2),
+                push_positions(old, new, counts, keep),
+            )
         # only where a document may have ended, and never where the memory has a length of its own
         return keys.trimmed() if keep is None and places.doc is not None else keys
 

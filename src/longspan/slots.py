@@ -209,11 +209,14 @@ class Past:
         k, v: (B, H, P, D) keys (un-rotated) and values; of a pattern with maps of its own
             (`Pattern.build`) theirs as well, as more heads.
         pos: (B, P) int64 positions; `EMPTY` where a slot holds nothing.
+        joined: keys and values with those of the call after them, (B, H, P + T, D) both, so that a
+            memory that keeps them all need not join them again; None before they are.
     """
 
     k: Tensor
     v: Tensor
     pos: Tensor
+    joined: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

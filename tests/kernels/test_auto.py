@@ -15,7 +15,8 @@ from tests.kernels.cases import SCALE, Given, inputs, pairs
     [
         (torch.float64, 1, "reference"),
         (torch.float64, 512, "reference"),
-        (torch.float32, 1, "reference"),
+        (torch.float32, 1, "sdpa"),
+        (torch.bfloat16, 31, "sdpa"),
         (torch.float32, 512, "blocked"),
         (torch.bfloat16, 512, "blocked"),
     ],
@@ -28,6 +29,10 @@ def test_elsewhere_it_is_fused() -> None:
     queries = torch.zeros(1, 2, 64, 4, device="meta")
     assert choose(queries, whole=False) == "sdpa"
     assert choose(queries, whole=True) == "reference"
+
+
+def test_what_is_added_to_the_scores_of_a_few_queries_is_not_made_whole() -> None:
+    assert choose(torch.zeros(1, 2, 1, 4), whole=False, biased=True) == "reference"
 
 
 def test_it_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,24 @@ from torch import Tensor
 from longspan.slots import Bias, Kernel, Pairs
 
 
-def choose(q: Tensor, *, whole: bool) -> str:
-    """Name of the kernel for queries (B, H, T, D), and whether weights or sums must be told.
+def choose(q: Tensor, *, whole: bool, biased: bool = False) -> str:
+    """Name of the kernel for queries (B, H, T, D).
 
     Double precision asks for exactness and gets the reference. On CPUs one head at a time is the
-    fastest wherever there are many queries; a few queries (streaming token by token) are a few
-    small products, where starting each costs more than computing it. Elsewhere SDPA is fused.
+    fastest wherever there are many queries; of a few queries (streaming token by token) starting
+    each operation costs more than computing it, so that one fused operation is the fastest, unless
+    a bias must be made for it. Elsewhere SDPA is fused.
+
+    Args:
+        whole: weights or sums must be told.
+        biased: something is added to the scores.
     """
     if q.dtype == torch.float64:
         return "reference"
     if q.device.type == "cpu":
-        return "blocked" if q.shape[2] >= 32 else "reference"
+        if q.shape[2] >= 32:
+            return "blocked"
+        return "reference" if whole or biased else "sdpa"
     return "reference" if whole else "sdpa"
 
 
@@ -38,7 +45,9 @@ class Auto(Kernel, name="auto"):
         scale: float,
         dropout: float = 0.0,
     ) -> Tensor:
-        chosen = Kernel.find(choose(q, whole=bias is not None and bias.weighs))()
+        chosen = Kernel.find(
+            choose(q, whole=bias is not None and bias.weighs, biased=bias is not None)
+        )()
         return chosen(q, k, v, pairs, bias, scale, dropout)
 
     def summed(

@@ -254,6 +254,7 @@ class Attention(Mixing):
         q, k, v = self._split(self.q(read)), *self._project(read)
         past = self._recall(carried, pairs)
         keys, values = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
+        past = replace(past, joined=(keys, values))
         out = self._see(read, q, keys, values, pairs)
         first = self.pattern.first(places.pos, places.opened)
         out = self.keeper.answer(out, Question(read, q, k, v, places, first), carried)
@@ -271,13 +272,12 @@ class Attention(Mixing):
         Keys and values are (B, G, S, D) of the common maps, then of their own.
         """
         tiles = pairs.once(("tiles", self.heads), lambda: tiling(pairs, self.heads))
-        weights = (*self.order.parameters(), *self.comparison.parameters())
         common, own = slice(self.kv_heads), slice(-self.kv_heads, None)
         if tiles is None:
             out, _ = self._attend(q, k[:, common], v[:, common], pairs)
         else:
             attend = partial(self._attend, summed=len(tiles.parts) > 1)
-            out = fold(tiles.parts, q, k[:, common], v[:, common], attend, weights)
+            out = fold(tiles.parts, q, k[:, common], v[:, common], attend, self._weights())
         marked = pairs.q.marked
         if marked is None or (tiles is None and self.wide is None):
             return out
@@ -291,8 +291,12 @@ class Attention(Mixing):
             if not groups:
                 return out
             asked = q if self.wide is None else self._asked(self.wide.q, read, marked)
-            more = fold((groups,), asked, k[:, own], v[:, own], self._attend, weights)
+            more = fold((groups,), asked, k[:, own], v[:, own], self._attend, self._weights())
         return torch.where(marked[:, None, :, None], more, out)
+
+    def _weights(self) -> tuple[nn.Parameter, ...]:
+        """What tiles need gradients of, beside queries, keys and values."""
+        return (*self.order.parameters(), *self.comparison.parameters())
 
     def _asked(self, q: nn.Linear, read: Tensor, marked: Tensor) -> Tensor:
         """(B, H, T, D), queries of the marked tokens alone, 0 elsewhere."""

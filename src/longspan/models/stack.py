@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -167,10 +168,12 @@ class StackConfig:
 
     def each_layer(self) -> Iterator[tuple[Mixer, Layer, Different]]:
         """Mixer, what it is built from, and in what the layer differs; first layer first."""
-        for index, (mixer, different) in enumerate(
-            zip(self.mixers(), self.differences(), strict=True)
-        ):
-            yield mixer, self.layer(index), different
+        return iter(self._each_layer)
+
+    @cached_property
+    def _each_layer(self) -> list[tuple[Mixer, Layer, Different]]:
+        each = enumerate(zip(self.mixers(), self.differences(), strict=True))
+        return [(mixer, self.layer(index), different) for index, (mixer, different) in each]
 
     def inside(self) -> Self:
         """What the layers are made of: where a memory wraps the model, they keep none."""
@@ -183,7 +186,7 @@ class StackConfig:
         )
         return replace(self, pattern=around(self.pattern), memory=NoMemory(), stack=stack)
 
-    @property
+    @cached_property
     def segment(self) -> int:
         """Tokens between two boundaries of the layers' patterns; 1 if none has any."""
         return max(
@@ -201,7 +204,7 @@ class StackConfig:
         """Whether the memory wraps the model, so that no layer keeps any."""
         return self.wraps and self.memory.attaches == "tokens"
 
-    @property
+    @cached_property
     def memories(self) -> list[Memory]:
         """What is kept, by layers or around them, each once."""
         if self.wrapped:
@@ -210,12 +213,12 @@ class StackConfig:
             dict.fromkeys(layer.memory for mixer, layer, _ in self.each_layer() if mixer.slots)
         )
 
-    @property
+    @cached_property
     def folds(self) -> bool:
         """Whether some memory writes where a segment ends."""
         return any(memory.folds for memory in self.memories)
 
-    @property
+    @cached_property
     def restores(self) -> bool:
         """Whether a new document begins with memory slots that must be put back."""
         return any(mixer.slots and layer.memory.restores for mixer, layer, _ in self.each_layer())
