@@ -55,7 +55,7 @@ def main() -> None:
                         position.name,
                         "yes" if training else "no",
                         *cells,
-                        choose(query, None),
+                        choose(query, whole=False, biased=position.name != "rotary"),
                     )
     Console(width=120).print(table)
 
