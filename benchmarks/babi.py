@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import longspan
 from longspan.config import write_yaml
 from longspan.machine import hardware, versions
@@ -165,7 +167,7 @@ def train(memory: str, folder: Path, changes: dict[str, Any], resume: bool) -> N
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "seconds": round(seconds),
         "changes": changes,
-        "hardware": hardware(),
+        "hardware": hardware(torch.device("cpu")),
         "versions": versions(),
     }
     (folder / f"{memory}.json").write_text(json.dumps(result, indent=1), "utf-8")

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import longspan
 from longspan.answers import agreement, normalised
 from longspan.data.spans.config import SpansConfig
@@ -102,7 +104,7 @@ def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> Non
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "seconds": round(seconds),
         "changes": changes,
-        "hardware": hardware(),
+        "hardware": hardware(torch.device("cpu")),
         "versions": versions(),
     }
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1), "utf-8")
