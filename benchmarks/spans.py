@@ -96,7 +96,8 @@ def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> Non
     splits: Any = own_data(run)
     task = run.task
     assert isinstance(task, SpanAnswering)
-    scores, _ = task.examine(run.model, splits.test, splits.valid)  # type: ignore[arg-type]
+    task = task.fitted(run.model, splits.valid)
+    scores, _ = task.examine(run.model, splits.test, run.tokenizer)  # type: ignore[arg-type]
     result = {
         "set": name,
         **scores,

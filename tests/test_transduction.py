@@ -63,7 +63,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
 def test_it_learns_to_translate(learnt: Path, cli: Callable[..., Result]) -> None:
     scores = json.loads(cli("evaluate", learnt, "--json").out)
     assert list(scores)[:3] == ["bleu", "chrf", "bits_per_token"]
-    assert scores["bleu"] > 90
+    assert scores["bleu"] > 75
     assert scores["records"] > 10
     lines = [json.loads(line) for line in (learnt / "metrics.jsonl").read_text().splitlines()]
     told = [line for line in lines if "valid_bleu" in line]

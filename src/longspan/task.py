@@ -8,14 +8,17 @@ command line) knows nothing of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from itertools import starmap
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from longspan.data.pairs.sources import sources
 from longspan.data.tokenizer import Codec
+from longspan.decoding.hypothesis import Hypothesis
 from longspan.errors import Conflict
 from longspan.registry import Component
 from longspan.state import State
@@ -147,6 +150,132 @@ class Task(Component, kind="task", folder="longspan.tasks"):
         Raises:
             DivergedError: a loss is no number.
         """
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model makes of a record.
+
+    Attributes:
+        text: it.
+        score: that by which replies to one record compare.
+        hypothesis: how it was written; None where nothing is written token by token.
+    """
+
+    text: str
+    score: float
+    hypothesis: Hypothesis | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A record without a reply.
+
+    Attributes:
+        place: what an error calls it.
+        texts: of its fields.
+    """
+
+    place: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answering(Task):
+    """A task whose runs reply to one record after another: `longspan evaluate` and `predict`."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether validation data choose something (`fitted`)."""
+        return False
+
+    @abstractmethod
+    def read(self, data: Any, paths: Sequence[str], codec: Codec) -> Any:
+        """Records with what replies are compared with.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            paths: as the task takes them.
+            codec: the tokenizer.
+
+        Raises:
+            ConfigError: more paths than the task takes.
+            DataError: there is nothing to read, or it cannot be read.
+        """
+
+    @abstractmethod
+    def first(self, records: Any, count: int) -> Any:
+        """The first so many of what `read` or `prepare` gave."""
+
+    def fitted(self, model: nn.Module, valid: Any) -> Self:
+        """The task with what validation data choose; itself if they choose nothing.
+
+        Raises:
+            DataError: there are none, and they are needed.
+        """
+        return self
+
+    @abstractmethod
+    def examine(
+        self, model: Any, records: Any, codec: Codec, advance: Callable[[int], None] | None = None
+    ) -> tuple[Scores, list[list[Reply]]]:
+        """Replies to every record, and scores the best of each.
+
+        Args:
+            model: in evaluation mode.
+            records: what `read` gave.
+            codec: the tokenizer.
+            advance: told how many are done.
+
+        Returns:
+            The scores, and of each record the replies, best first.
+        """
+
+    @abstractmethod
+    def fields(self, data: Any) -> Sequence[str]:
+        """Names of the fields of a record without its reply."""
+
+    def asked(self, data: Any, path: str) -> Iterator[Asked]:
+        """Records without replies.
+
+        Args:
+            data: the section `data` that the run was trained on.
+            path: a table with the fields, a text file with a record a line, or "-" for such lines
+                on standard input.
+
+        Raises:
+            DataError: there is none, one is empty, or it cannot be read.
+        """
+        return starmap(Asked, sources(path, self.fields(data)))
+
+    @abstractmethod
+    def reply(
+        self,
+        model: Any,
+        asked: Sequence[Asked],
+        data: Any,
+        codec: Codec,
+        *,
+        alternatives: int = 0,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[list[Reply]]:
+        """Replies to records, of each the best first.
+
+        Args:
+            model: in evaluation mode.
+            asked: what `asked` gave.
+            data: the section `data` that the run was trained on.
+            codec: the tokenizer.
+            alternatives: tell so many candidates of each step, where there are steps.
+            advance: told how many are done.
+
+        Raises:
+            InputError: a record that the model cannot take.
+        """
+
+    @abstractmethod
+    def references(self, records: Any) -> Sequence[Sequence[str]]:
+        """Of each record what replies are compared with."""
 
 
 def device_of(model: nn.Module) -> torch.device:

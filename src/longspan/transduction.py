@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from longspan.data.pairs.config import PairsConfig
 from longspan.data.pairs.corpus import Pairs
 from longspan.data.pairs.corpus import read as read_pairs
 from longspan.data.pairs.prepared import PairSplits, prepare
-from longspan.data.pairs.sources import sources as find
 from longspan.data.tokenizer import Codec
 from longspan.decoding.decode import Decoding, decode
 from longspan.decoding.hypothesis import Hypothesis
@@ -34,7 +33,17 @@ from longspan.models.decoder import DecoderConfig
 from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from longspan.models.prefix import Prefix
 from longspan.state import State
-from longspan.task import Lesson, Lessons, Material, Scores, Task, device_of, smoothed
+from longspan.task import (
+    Answering,
+    Asked,
+    Lesson,
+    Lessons,
+    Material,
+    Reply,
+    Scores,
+    device_of,
+    smoothed,
+)
 from longspan.training.config import TrainConfig
 
 Transducer = EncoderDecoder | Prefix
@@ -45,7 +54,7 @@ ROWS = 64
 
 
 @dataclass(frozen=True)
-class Transduction(Task):
+class Transduction(Answering):
     """Reads one sequence and writes another.
 
     Attributes:
@@ -129,77 +138,67 @@ class Transduction(Task):
         if tokens:
             ends = held_out.lengths.sum(1).cumsum()
             count = max(1, int(np.searchsorted(ends, tokens, "right")))
-        part = held_out.select(np.arange(count))
+        part = self.first(held_out, count)
         # twice the longest is enough to see that a text does not end
         longest = min(self.decode.max_tokens, 2 * int(part.lengths[:, 1].max()) + 10)
         decoding = Decoding(strategy=Greedy(), max_tokens=longest)
-        return self.examine(model, part, codec, decoding)[0]
+        return replace(self, decode=decoding).examine(model, part, codec)[0]
 
     def examine(
         self,
         model: Transducer,
-        pairs: Pairs,
+        records: Pairs,
         codec: Codec,
-        decoding: Decoding | None = None,
         advance: Callable[[int], None] | None = None,
-    ) -> tuple[Scores, list[list[Hypothesis]]]:
-        """Writes about every source and scores what was written.
+    ) -> tuple[Scores, list[list[Reply]]]:
+        read = [records.source(index) for index in range(len(records))]
+        found = write(model, read, codec, self.decode, names=records.name, advance=advance)
+        replies = [self._replies(texts, codec) for texts in found]
+        scores = self.judge([best.text for best, *_ in replies], self.references(records))
+        return {**scores, "bits_per_token": likelihood(model, records)}, replies
 
-        Args:
-            model: in evaluation mode.
-            pairs: with references.
-            codec: the tokenizer.
-            decoding: how; `decode` by default.
-            advance: told how many are done.
+    def references(self, records: Pairs) -> Sequence[Sequence[str]]:
+        assert records.references is not None
+        return records.references
 
-        Returns:
-            The scores, and of each source the hypotheses, best first.
+    def first(self, records: Pairs, count: int) -> Pairs:
+        return records.select(np.arange(min(count, len(records))))
 
-        Raises:
-            InputError, DecodingError: as `write`.
-        """
-        read = [pairs.source(index) for index in range(len(pairs))]
-        chosen = decoding or self.decode
-        found = list(write(model, read, codec, chosen, names=pairs.name, advance=advance))
-        texts = [self.text(best, codec) for best, *_ in found]
-        assert pairs.references is not None
-        return {
-            **self.judge(texts, pairs.references),
-            "bits_per_token": likelihood(model, pairs),
-        }, found
-
-    def read(self, data: Any, path: Sequence[str], codec: Codec) -> Pairs:
-        """Records for evaluation.
-
-        Args:
-            data: the section `data` that the run was trained on.
-            path: a table with its fields, or two parallel text files.
-            codec: the tokenizer.
-
-        Raises:
-            ConfigError: three paths or more.
-            DataError: there is nothing to read, or it cannot be read.
-        """
-        if len(path) > 2:
-            raise ConfigError(f"name one table, or two parallel text files, not {len(path)} files")
-        location = path[0] if len(path) == 1 else (path[0], path[1])
+    def read(self, data: PairsConfig, paths: Sequence[str], codec: Codec) -> Pairs:
+        if len(paths) > 2:
+            raise ConfigError(f"name one table, or two parallel text files, not {len(paths)} files")
+        location = paths[0] if len(paths) == 1 else (paths[0], paths[1])
         return read_pairs(location, codec, data.source, data.target, data.separator)
 
-    def asked(self, data: Any, path: str) -> Iterator[tuple[str, str]]:
-        """What errors call each source of a file, and the source.
+    def fields(self, data: PairsConfig) -> Sequence[str]:
+        return data.fields
 
-        Args:
-            data: the section `data` that the run was trained on.
-            path: a table with its fields, a text file with a source a line, or "-".
+    def reply(
+        self,
+        model: Transducer,
+        asked: Sequence[Asked],
+        data: PairsConfig,
+        codec: Codec,
+        *,
+        alternatives: int = 0,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[list[Reply]]:
+        found = write(
+            model,
+            [codec.prompt(data.separator.join(each.texts)) for each in asked],
+            codec,
+            self.decode,
+            alternatives=alternatives,
+            names=lambda index: asked[index].place,
+            advance=advance,
+        )
+        return [self._replies(texts, codec) for texts in found]
 
-        Raises:
-            DataError: there is none, one is empty, or it cannot be read.
-        """
-        return ((where, data.separator.join(texts)) for where, texts in find(path, data.fields))
-
-    def text(self, hypothesis: Hypothesis, codec: Codec) -> str:
-        """What was written, as text."""
-        return hypothesis.text(codec.piece).decode("utf-8", errors="replace").strip()
+    def _replies(self, found: Sequence[Hypothesis], codec: Codec) -> list[Reply]:
+        return [
+            Reply(each.text(codec.piece).decode("utf-8", "replace").strip(), each.score, each)
+            for each in found
+        ]
 
 
 @dataclass(frozen=True)

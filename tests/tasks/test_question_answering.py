@@ -110,6 +110,6 @@ def test_a_tiny_decoder_learns_to_read_a_context_and_answers(tmp_path: Path) -> 
     pairs = task.read(data, [records(tmp_path / "test.jsonl", 6)], run.tokenizer)
     scores, found = task.examine(run.model, pairs, run.tokenizer)  # type: ignore[arg-type]
     assert scores["exact_match"] == 100
-    assert task.text(found[1][0], run.tokenizer) == "kitchen"
+    assert found[1][0].text == "kitchen"
     (asked, *_) = task.asked(data, str(tmp_path / "test.jsonl"))
-    assert asked[1] == "Ann 0 went to the garden where is she"
+    assert asked.texts == ("Ann 0 went to the garden", "where is she")

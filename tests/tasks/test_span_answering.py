@@ -147,8 +147,19 @@ def test_a_tiny_encoder_learns_to_find_spans_and_that_there_are_none(
     assert told["exact_match"] > 90
     assert told["records"] == 30
     assert told["margin"] == pytest.approx(scores["valid_margin"], abs=1e-3)
-    said = refused(call(monkeypatch, capsys, "evaluate", folder, "--limit", "3"))
-    assert "--limit is of other tasks" in said
+    few = call(monkeypatch, capsys, "evaluate", folder, "--data", others, "--limit", 3, "--json")
+    assert json.loads(few.out)["records"] == 3
+    replies = call(monkeypatch, capsys, "predict", folder, others).out.splitlines()
+    rows = [json.loads(line) for line in others.read_text().splitlines()]
+    right = [row["answers"]["text"] or [""] for row in rows]
+    assert sum(text in several for text, several in zip(replies, right, strict=True)) > 27
+    for words, said in {
+        ("evaluate", folder, "--data", others, "--memory", 3): "--memory is of language models",
+        ("evaluate", folder, "--data", others, "--beams", 3): "span_answering writes no text",
+        ("predict", folder, "--text", "who?"): "--text is one field, and span_answering asks",
+        ("predict", folder, others, "--explain"): "writes nothing step by step",
+    }.items():
+        assert said in refused(call(monkeypatch, capsys, *words))
 
 
 @pytest.mark.parametrize(

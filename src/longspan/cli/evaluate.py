@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
@@ -15,15 +14,14 @@ from rich.table import Table
 from longspan.cli.bar import counter
 from longspan.cli.decoding import DecodingOptions
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
-from longspan.cli.texts import said, written
+from longspan.cli.texts import decoded, said, written
 from longspan.data import read
 from longspan.errors import ConfigError
 from longspan.measure.perplexity import Score, remembered, sliding
 from longspan.measure.perplexity import evaluate as score
 from longspan.models.decoder import DecoderConfig
-from longspan.tasks.span_answering import SpanAnswering
-from longspan.training.run import Run, own_data, section
-from longspan.transduction import Transduction
+from longspan.task import Answering
+from longspan.training.run import Run, fitted, own_data, section
 
 
 def evaluate(
@@ -77,29 +75,14 @@ def evaluate(
         Write a line of JSON for each result instead of a table.
     """
     loaded = open_run(run, checkpoint, device, dtype, threads)
-    if isinstance(loaded.task, Transduction):
+    if isinstance(loaded.task, Answering):
         streams = {"--memory": memory, "--segment": segment, "--sliding": sliding_window or None}
         if given := [flag for flag, value in streams.items() if value is not None]:
             raise ConfigError(
                 f"{', '.join(given)} is of language models, and {run} is a run of "
                 f"{loaded.task.name}; leave it out"
             )
-        _pairs(loaded, loaded.task, data, limit, save, decoding, as_json)
-        return
-    if isinstance(loaded.task, SpanAnswering):
-        others = {
-            "--memory": memory,
-            "--segment": segment,
-            "--sliding": sliding_window or None,
-            "--limit": limit or None,
-            "how to write": decoding,
-        }
-        if given := [flag for flag, value in others.items() if value is not None]:
-            raise ConfigError(
-                f"{', '.join(given)} is of other tasks, and {run} is a run of "
-                f"{loaded.task.name}; leave it out"
-            )
-        _spans(loaded, loaded.task, data, save, as_json)
+        _replies(loaded, decoded(loaded.task, decoding), data, limit, save, as_json)
         return
     if save is not None or decoding is not None:
         raise ConfigError(
@@ -151,68 +134,31 @@ def evaluate(
         Console().print(_table(results, model.config))
 
 
-def _pairs(
-    run: Run,
-    task: Transduction,
-    data: list[str] | None,
-    limit: int,
-    save: Path | None,
-    decoding: DecodingOptions | None,
-    as_json: bool,
+def _replies(
+    run: Run, task: Answering, data: list[str] | None, limit: int, save: Path | None, as_json: bool
 ) -> None:
-    chosen = task.decode if decoding is None else decoding.over(task.decode)
-    pairs = own_data(run).test if data is None else task.read(section(run), data, run.tokenizer)
-    if limit:
-        pairs = pairs.select(np.arange(min(limit, len(pairs))))
+    codec = run.tokenizer
+    records = own_data(run).test if data is None else task.read(section(run), data, codec)
+    records = task.first(records, limit) if limit else records
+    task = fitted(run, task)
     begun = time.perf_counter()
     with counter() as progress:
-        row = progress.add_task("writing", total=len(pairs))
-        scores, found = task.examine(
-            run.model,  # type: ignore[arg-type]
-            pairs,
-            run.tokenizer,
-            chosen,
-            lambda count: progress.advance(row, count),
+        row = progress.add_task("replying", total=len(records))
+        scores, replies = task.examine(
+            run.model, records, codec, lambda count: progress.advance(row, count)
         )
     seconds = time.perf_counter() - begun
-    texts = [task.text(best, run.tokenizer) for best, *_ in found]
     if save is not None:
-        with written(save) as file:
-            for text, (best, *_), several in zip(texts, found, pairs.references or (), strict=True):
-                file(text, {"text": text, "score": best.score, "references": several})
-    facts = {**scores, "records": len(pairs), "seconds": seconds}
+        with written(save) as line:
+            for (best, *_), several in zip(replies, task.references(records), strict=True):
+                facts = {"text": best.text, "score": best.score, "references": several}
+                line(best.text, facts)
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps({**scores, "records": len(records), "seconds": seconds}))
         return
-    table = Table(caption=f"{len(pairs):,} records, {said(chosen)}, {seconds:,.0f} s")
+    table = Table(caption=f"{len(records):,} records, {said(task)}{seconds:,.0f} s")
     for name in scores:
         table.add_column(name.replace("_per_", "/").replace("_", " "), justify="right")
-    table.add_row(*(f"{value:.2f}" for value in scores.values()))
-    Console().print(table)
-
-
-def _spans(
-    run: Run, task: SpanAnswering, data: list[str] | None, save: Path | None, as_json: bool
-) -> None:
-    begun = time.perf_counter()
-    if data is None:
-        splits = own_data(run)
-        asked = splits.test
-    else:
-        splits = task.prepare(section(run), run.tokenizer)
-        asked = task.read(section(run), data, run.tokenizer)
-    scores, texts = task.examine(run.model, asked, splits.valid)  # type: ignore[arg-type]
-    seconds = time.perf_counter() - begun
-    if save is not None:
-        with written(save) as file:
-            for text, question in zip(texts, asked.questions, strict=True):
-                file(text, {"text": text, "references": question.references})
-    if as_json:
-        print(json.dumps({**scores, "records": len(asked), "seconds": seconds}))
-        return
-    table = Table(caption=f"{len(asked):,} questions, {seconds:,.0f} s")
-    for name in scores:
-        table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{value:.2f}" for value in scores.values()))
     Console().print(table)
 

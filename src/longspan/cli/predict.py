@@ -15,15 +15,16 @@ from rich.console import Console
 from longspan.cli.bar import counter
 from longspan.cli.decoding import DecodingOptions
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
-from longspan.cli.texts import written
+from longspan.cli.texts import decoded, written
 from longspan.data import Codec
 from longspan.decoding.explain import Explanation
 from longspan.decoding.hypothesis import Hypothesis
 from longspan.errors import ConfigError
 from longspan.models.encoder_decoder import EncoderDecoder
 from longspan.show.alignment import alignment
-from longspan.training.run import section
-from longspan.transduction import Transduction, read, write
+from longspan.task import Answering, Asked
+from longspan.training.run import fitted, section
+from longspan.transduction import Transduction, read
 
 TOLD = 8
 """Candidates of each step that --explain prints."""
@@ -72,10 +73,11 @@ def predict(
     """
     loaded = open_run(run, checkpoint, device, dtype, threads)
     task, codec = loaded.task, loaded.tokenizer
-    if not isinstance(task, Transduction):
+    if not isinstance(task, Answering):
         raise ConfigError(
             f"{run} is a run of {task.name}, which `longspan generate` goes on from a prompt"
         )
+    task = fitted(loaded, decoded(task, decoding))
     if (path is None) == (text is None):
         raise ConfigError("name what to read: a file, - for standard input, or --text TEXT")
     if align is None and (layer, head) != (None, None):
@@ -84,41 +86,41 @@ def predict(
         raise ConfigError(
             f"{run} has no encoder whose tokens could be looked at; leave --align out"
         )
-    if text is not None:
-        asked = [("--text", text)]
-    else:
-        asked = list(task.asked(section(loaded), path or ""))
+    if explain and not isinstance(task, Transduction):
+        raise ConfigError(f"{task.name} writes nothing step by step; leave --explain out")
+    data = section(loaded)
+    fields = task.fields(data)
+    if text is not None and len(fields) > 1:
+        raise ConfigError(f"--text is one field, and {task.name} asks {' and '.join(fields)}")
+    asked = [Asked("--text", (text,))] if text is not None else [*task.asked(data, path or "")]
     if align is not None and len(asked) > 1:
         raise ConfigError(f"--align draws one source, and there are {len(asked)}; use --text")
-    chosen = task.decode if decoding is None else decoding.over(task.decode)
     with counter() as progress:
-        row = progress.add_task("writing", total=len(asked))
-        found = list(
-            write(
-                loaded.model,  # type: ignore[arg-type]
-                [codec.prompt(source) for _, source in asked],
-                codec,
-                chosen,
-                alternatives=TOLD if explain else 0,
-                names=lambda index: asked[index][0],
-                advance=lambda count: progress.advance(row, count),
-            )
+        row = progress.add_task("replying", total=len(asked))
+        found = task.reply(
+            loaded.model,  # type: ignore[arg-type]
+            asked,
+            data,
+            codec,
+            alternatives=TOLD if explain else 0,
+            advance=lambda count: progress.advance(row, count),
         )
     if align is not None and isinstance(loaded.model, EncoderDecoder):
-        (source,) = [codec.prompt(source) for _, source in asked]
-        _draw(align, loaded.model, codec, source, found[0][0], layer, head)
-    if explain:
+        source, text_found = codec.prompt(data.separator.join(asked[0].texts)), found[0][0]
+        assert text_found.hypothesis is not None
+        _draw(align, loaded.model, codec, source, text_found.hypothesis, layer, head)
+    if explain and isinstance(task, Transduction):
         console = Console()
-        for (_, source), texts in zip(asked, found, strict=True):
-            console.print(source, style="bold", markup=False, highlight=False)
-            Explanation(texts, chosen, codec.piece, codec.start).print(console)
+        for each, replies in zip(asked, found, strict=True):
+            console.print(*each.texts, style="bold", markup=False, highlight=False)
+            texts = [reply.hypothesis for reply in replies if reply.hypothesis is not None]
+            Explanation(texts, task.decode, codec.piece, codec.start).print(console)
         return
     with written(output) as line:
-        for (_, source), texts in zip(asked, found, strict=True):
-            for hypothesis in texts:
-                content = task.text(hypothesis, codec)
-                facts = {"source": source, "text": content, "score": hypothesis.score}
-                line(f"{hypothesis.score:.3f}\t{content}" if scores else content, facts)
+        for each, replies in zip(asked, found, strict=True):
+            for reply in replies:
+                facts = {"asked": each.texts, "text": reply.text, "score": reply.score}
+                line(f"{reply.score:.3f}\t{reply.text}" if scores else reply.text, facts)
 
 
 def _draw(

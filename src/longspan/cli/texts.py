@@ -1,4 +1,4 @@
-"""Texts that were written, to a file or to standard output."""
+"""Texts: how they are written, and where to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from longspan.decoding.decode import Decoding
-from longspan.errors import DataError
+from longspan.cli.decoding import DecodingOptions
+from longspan.errors import ConfigError, DataError
+from longspan.task import Answering
+from longspan.transduction import Transduction
 
 
 @contextmanager
@@ -38,11 +41,26 @@ def written(path: Path | None) -> Iterator[Callable[[str, Mapping[str, Any]], No
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def said(decoding: Decoding) -> str:
-    """How texts were written, in a word or two."""
-    strategy = decoding.strategy
+def decoded(task: Answering, options: DecodingOptions | None) -> Answering:
+    """The task with texts written as the options say.
+
+    Raises:
+        ConfigError: it writes nothing token by token.
+    """
+    if options is None:
+        return task
+    if not isinstance(task, Transduction):
+        raise ConfigError(f"{task.name} writes no text; leave out how to write")
+    return replace(task, decode=options.over(task.decode))
+
+
+def said(task: Answering) -> str:
+    """How texts are written, in a word or two and a comma; nothing if none are."""
+    if not isinstance(task, Transduction):
+        return ""
+    strategy = task.decode.strategy
     beams = getattr(strategy, "beams", None)
-    return f"{strategy.name} {beams}" if beams else strategy.name
+    return f"{strategy.name} {beams}, " if beams else f"{strategy.name}, "
 
 
 def _line(text: str) -> str:

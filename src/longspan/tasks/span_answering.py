@@ -5,15 +5,17 @@ Judged as SQuAD's answers are (`answers.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from longspan.answers import agreement, f1
 from longspan.data.spans.config import SpansConfig
+from longspan.data.spans.question import Question
 from longspan.data.spans.windows import (
     SpanBatch,
     Spans,
@@ -28,7 +30,16 @@ from longspan.errors import ConfigError, Conflict, DataError, DivergedError
 from longspan.models.encoder import EncoderConfig
 from longspan.models.spans import SpanFinder, best_span
 from longspan.state import State
-from longspan.task import Lesson, Lessons, Material, Scores, Task, device_of
+from longspan.task import (
+    Answering,
+    Asked,
+    Lesson,
+    Lessons,
+    Material,
+    Reply,
+    Scores,
+    device_of,
+)
 from longspan.training.config import TrainConfig
 
 TOKENS = 16_384
@@ -36,17 +47,20 @@ TOKENS = 16_384
 
 
 @dataclass(frozen=True)
-class SpanAnswering(Task, name="span_answering"):
+class SpanAnswering(Answering, name="span_answering"):
     """A question and its context to the span that answers it, or to nothing.
 
     In training, f1 and exact_match of held-out questions are those at the margin that suits them
-    best, which is told beside; `tuned` gives it for questions that were not used to choose it.
+    best, which is told beside.
 
     Attributes:
         longest: tokens of an answer at most.
+        margin: by which the best span must beat "there is no answer"; None for what suits the
+            validation data of the run best.
     """
 
     longest: int = 32
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if type(self.longest) is not int or self.longest < 1:
@@ -127,40 +141,65 @@ class SpanAnswering(Task, name="span_answering"):
             return {}
         part = held_out.first(tokens) if tokens else held_out
         found = find(model, part, self.longest)
-        margin = tuned(found, references(part))
-        return {**agreement(answered(found, margin), references(part)), "margin": margin}
+        several = self.references(part)
+        margin = tuned(found, several)
+        return {**agreement(answered(found, margin), several), "margin": margin}
 
-    def examine(self, model: SpanFinder, asked: Spans, valid: Spans) -> tuple[Scores, list[str]]:
-        """Answers questions and scores the answers.
+    @property
+    def fits(self) -> bool:
+        return self.margin is None
 
-        Args:
-            model: in evaluation mode.
-            asked: the questions.
-            valid: others, which choose the margin below which there is no answer.
+    def fitted(self, model: nn.Module, valid: Spans) -> SpanAnswering:
+        found = find(model, valid, self.longest)  # type: ignore[arg-type]
+        return replace(self, margin=tuned(found, self.references(valid)))
 
-        Returns:
-            The scores, the margin beside them; and the answers, "" where there is none.
+    def examine(
+        self,
+        model: SpanFinder,
+        records: Spans,
+        codec: Codec,
+        advance: Callable[[int], None] | None = None,
+    ) -> tuple[Scores, list[list[Reply]]]:
+        replies = self._replies(find(model, records, self.longest, advance))
+        texts = [best.text for best, *_ in replies]
+        return {
+            **agreement(texts, self.references(records)),
+            "margin": self.margin or 0.0,
+        }, replies
 
-        Raises:
-            DataError: there are no others.
-            DivergedError: a score is no number.
-        """
-        margin = tuned(find(model, valid, self.longest), references(valid))
-        texts = answered(find(model, asked, self.longest), margin)
-        return {**agreement(texts, references(asked)), "margin": margin}, texts
+    def references(self, records: Spans) -> Sequence[Sequence[str]]:
+        return [question.references for question in records.questions]
+
+    def first(self, records: Spans, count: int) -> Spans:
+        return records.part(count)
 
     def read(self, data: SpansConfig, paths: Sequence[str], codec: Codec) -> Spans:
-        """Questions for evaluation.
-
-        Args:
-            data: the section `data` that the run was trained on.
-            paths: files of its form.
-            codec: the tokenizer.
-
-        Raises:
-            DataError: there are none, they cannot be read or are unsound.
-        """
         return gather(questions(tuple(paths), data.form), codec, data.window, data.stride)
+
+    def fields(self, data: SpansConfig) -> Sequence[str]:
+        return ["question", "context"]
+
+    def reply(
+        self,
+        model: SpanFinder,
+        asked: Sequence[Asked],
+        data: SpansConfig,
+        codec: Codec,
+        *,
+        alternatives: int = 0,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[list[Reply]]:
+        named = [
+            Question(each.place, question, context, ())
+            for each in asked
+            for question, context in [each.texts]
+        ]
+        records = gather(named, codec, data.window, data.stride)
+        return self._replies(find(model, records, self.longest, advance))
+
+    def _replies(self, found: Sequence[Found]) -> list[list[Reply]]:
+        texts = answered(found, self.margin or 0.0)
+        return [[Reply(t, each.score)] for t, each in zip(texts, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -179,11 +218,6 @@ class _Questions(Lessons):
             return spans.questions[spans.windows[int(chosen[bad[0]])].question].place
 
         return Lesson(losses.mean(1), int(batch.valid.sum()), None, where)
-
-
-def references(spans: Spans) -> list[tuple[str, ...]]:
-    """Of each question what is right."""
-    return [question.references for question in spans.questions]
 
 
 def scored(model: SpanFinder, batch: SpanBatch) -> torch.Tensor:
@@ -208,13 +242,19 @@ class Found:
 
 
 @torch.no_grad()
-def find(model: SpanFinder, spans: Spans, longest: int) -> list[Found]:
+def find(
+    model: SpanFinder,
+    spans: Spans,
+    longest: int,
+    advance: Callable[[int], None] | None = None,
+) -> list[Found]:
     """The best span of every question, over all windows of its context.
 
     Args:
         model: in evaluation mode.
         spans: the questions.
         longest: tokens of an answer at most.
+        advance: told how many questions are done.
 
     Raises:
         DivergedError: a score is no number.
@@ -233,6 +273,8 @@ def find(model: SpanFinder, spans: Spans, longest: int) -> list[Found]:
                 shift = window.low - int(offset)
                 context = spans.contexts[window.question]
                 best[window.question] = Found(context.span(first + shift, last + shift), score)
+            if before is None and advance is not None:
+                advance(1)
     return [found for found in best if found is not None]
 
 

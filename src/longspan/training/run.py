@@ -25,7 +25,7 @@ from longspan.data import Codec
 from longspan.errors import CheckpointError, ConfigError, DataError
 from longspan.machine import choose_device, choose_dtype
 from longspan.models.decoder import Decoder
-from longspan.task import Material, Task
+from longspan.task import Answering, Material, Task
 from longspan.training.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_weights
 from longspan.training.recipe import read_task
 
@@ -146,6 +146,13 @@ def own_data(run: Run) -> Material:
             f"{run.path / 'run.yaml'} leaves nothing to test on: data.test is 0; name some (--data)"
         )
     return splits
+
+
+def fitted(run: Run, task: Answering) -> Answering:
+    """The task with what the run's own validation data choose, if they choose anything."""
+    if not task.fits:
+        return task
+    return task.fitted(run.model, task.prepare(section(run), run.tokenizer).valid)
 
 
 def section(run: Run) -> Any:

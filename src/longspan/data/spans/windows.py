@@ -149,7 +149,10 @@ class Spans:
         """The first questions, at least one, whose windows have about `tokens` tokens."""
         fits = int(np.searchsorted(self.lengths.cumsum(), tokens, "right"))
         last = self.windows[min(fits, len(self.windows) - 1)].question
-        count = last + 1 if fits == len(self.windows) else max(1, last)
+        return self.part(last + 1 if fits == len(self.windows) else max(1, last))
+
+    def part(self, count: int) -> Spans:
+        """The first `count` questions."""
         return Spans(
             self.questions[:count],
             self.asked[:count],
