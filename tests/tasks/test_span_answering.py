@@ -150,7 +150,7 @@ def test_a_tiny_encoder_learns_to_find_spans_and_that_there_are_none(
     few = call(monkeypatch, capsys, "evaluate", folder, "--data", others, "--limit", 3, "--json")
     assert json.loads(few.out)["records"] == 3
     replies = call(monkeypatch, capsys, "predict", folder, others).out.splitlines()
-    rows = [json.loads(line) for line in others.read_text().splitlines()]
+    rows = [json.loads(line) for line in Path(others).read_text().splitlines()]
     right = [row["answers"]["text"] or [""] for row in rows]
     assert sum(text in several for text, several in zip(replies, right, strict=True)) > 27
     for words, said in {
