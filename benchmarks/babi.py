@@ -1,6 +1,6 @@
 """bAbI (1502.05698) read sentence by sentence: what a memory carried from one to the next is worth.
 
-    python benchmarks/babi.py data ../shared/data/qa_babi/en-10k.tar.xz --task 2 --out runs/babi
+    python benchmarks/babi.py data en-10k.tar.xz --task 2 --also 1 --copies 4
     python benchmarks/babi.py train cache --out runs/babi
     python benchmarks/babi.py train none --out runs/babi
     python benchmarks/babi.py table --out runs/babi
@@ -9,13 +9,16 @@ Every sentence is filled up to the same number of words, so that a segment of th
 sentence; the last segment is the question with its answer. With the memory `none` the same decoder
 answers from the question alone, and `--set 'data.source="question"'` teaches it the same without
 reading what it cannot see. Of the file that is learnt from, the last 100 stories choose the
-checkpoint; the test file is read once, at the end.
+checkpoint; the test file is read once, at the end. `--also` learns another task's training file
+beside it, and `--copies` each story as often, with people, things and places renamed among
+themselves: who is called what says nothing about where they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +34,13 @@ from longspan.training.run import section
 from longspan.transduction import Transduction
 
 FILLER = "_"
+KINDS = (
+    ("mary", "john", "sandra", "daniel"),
+    ("football", "apple", "milk"),
+    ("bathroom", "bedroom", "kitchen", "garden", "office", "hallway"),
+)
+"""Words that may be renamed among themselves."""
+
 HELD_OUT = 100
 """Stories of the training file that choose the checkpoint."""
 
@@ -76,10 +86,24 @@ def filled(words: Sequence[str], length: int) -> str:
     return " ".join([*words, *[FILLER] * (length - len(words))])
 
 
-def data(archive: Path, task: int, folder: Path) -> None:
-    """Writes train.jsonl, valid.jsonl and test.jsonl, and the length of a segment."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, list[list[Question]]] = {}
+def renamed(story: list[Question], draw: random.Random) -> list[Question]:
+    """The same story about others."""
+    names: dict[str, str] = {}
+    for kind in KINDS:
+        names |= dict(zip(kind, draw.sample(kind, len(kind)), strict=True))
+
+    def others(words: Sequence[str]) -> list[str]:
+        return [names.get(word, word) for word in words]
+
+    return [
+        ([others(sentence) for sentence in said], others(asked), names.get(answer, answer))
+        for said, asked, answer in story
+    ]
+
+
+def read(archive: Path, task: int) -> dict[str, list[list[Question]]]:
+    """The stories of a task: train and test."""
+    parts = {}
     with tarfile.open(archive) as files:
         for name in files.getnames():
             for part in ("train", "test"):
@@ -87,8 +111,18 @@ def data(archive: Path, task: int, folder: Path) -> None:
                     file = files.extractfile(name)
                     assert file is not None
                     parts[part] = list(stories(file.read().decode()))
+    return parts
+
+
+def data(archive: Path, task: int, also: Sequence[int], copies: int, folder: Path) -> None:
+    """Writes train.jsonl, valid.jsonl and test.jsonl, and the length of a segment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts, draw = read(archive, task), random.Random(0)
     parts["valid"] = parts["train"][-HELD_OUT:]
-    parts["train"] = parts["train"][:-HELD_OUT]
+    learnt = parts["train"][:-HELD_OUT]
+    for other in also:
+        learnt += read(archive, other)["train"]
+    parts["train"] = learnt + [renamed(s, draw) for _ in range(copies - 1) for s in learnt]
     every = [question for part in parts.values() for story in part for question in story]
     longest = max(len(words) for sentences, _, _ in every for words in sentences)
     asked = max(len(words) for _, words, _ in every)
@@ -195,6 +229,8 @@ def main() -> None:
     made = verbs.add_parser("data")
     made.add_argument("archive", type=Path)
     made.add_argument("--task", type=int, default=2)
+    made.add_argument("--also", type=int, nargs="*", default=[])
+    made.add_argument("--copies", type=int, default=1)
     trained = verbs.add_parser("train")
     trained.add_argument("memory", choices=MEMORIES)
     trained.add_argument("--resume", action="store_true")
@@ -204,7 +240,7 @@ def main() -> None:
         verb.add_argument("--out", type=Path, default=Path("runs/babi"))
     given = parser.parse_args()
     if given.verb == "data":
-        data(given.archive, given.task, given.out)
+        data(given.archive, given.task, given.also, given.copies, given.out)
     elif given.verb == "train":
         pairs = (pair.partition("=") for pair in given.set)
         train(
