@@ -199,7 +199,7 @@ def test_a_source_that_is_too_long_is_refused_not_cut(tmp_path: Path, pairs: Pat
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"train.tokens": None}, r"\[T6\] translation reads batches of pairs"),
+        ({"train.tokens": None}, r"\[T6\] translation reads batches of records"),
         ({"train.batch": 4}, r"\[T7\] train.batch=4 is of tasks that read streams"),
         ({"train.through": 2, "train.accumulate": 2}, r"\[T7\] train.through=2"),
         ({"model.decoder.vocabulary.cutoffs": [10], "model.shared": False}, r"\[T8\]"),

@@ -283,6 +283,30 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def batched(task: Task, train: TrainConfig) -> list[Conflict]:
+    """What `train` says against a task that reads batches of records of like length."""
+    found = []
+    if train.tokens is None:
+        found.append(
+            Conflict(
+                "T6",
+                f"{task.name} reads batches of records of like length.",
+                "Set train.tokens, rows times tokens of a batch: 4096, for instance.",
+            )
+        )
+    for name, usual in (("batch", None), ("segment", None), ("through", 1)):
+        if (value := getattr(train, name)) != usual:
+            found.append(
+                Conflict(
+                    "T7",
+                    f"train.{name}={value} is of tasks that read streams; {task.name} reads "
+                    "records, each from its beginning to its end.",
+                    "Leave it out; train.tokens says how much a call reads.",
+                )
+            )
+    return found
+
+
 def smoothed(smoothing: float) -> Conflict:
     """Of smoothed targets and a vocabulary in clusters."""
     return Conflict(

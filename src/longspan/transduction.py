@@ -41,6 +41,7 @@ from longspan.task import (
     Material,
     Reply,
     Scores,
+    batched,
     device_of,
     smoothed,
 )
@@ -93,25 +94,7 @@ class Transduction(Answering):
     def conflicts(
         self, data: PairsConfig, model: TransducerConfig, train: TrainConfig
     ) -> list[Conflict]:
-        found = []
-        if train.tokens is None:
-            found.append(
-                Conflict(
-                    "T6",
-                    f"{self.name} reads batches of pairs of like length.",
-                    "Set train.tokens, rows times tokens of a batch: 4096, for instance.",
-                )
-            )
-        for name, usual in (("batch", None), ("segment", None), ("through", 1)):
-            if (value := getattr(train, name)) != usual:
-                found.append(
-                    Conflict(
-                        "T7",
-                        f"train.{name}={value} is of tasks that read streams; {self.name} reads "
-                        "pairs, each from its beginning to its end.",
-                        "Leave it out; train.tokens says how much a call reads.",
-                    )
-                )
+        found = batched(self, train)
         decoder = model.decoder if isinstance(model, EncoderDecoderConfig) else model
         if train.smoothing and decoder.vocabulary.cutoffs:
             found.append(smoothed(train.smoothing))

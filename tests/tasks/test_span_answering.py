@@ -165,7 +165,7 @@ def test_a_tiny_encoder_learns_to_find_spans_and_that_there_are_none(
 @pytest.mark.parametrize(
     ("changes", "rule", "said"),
     [
-        ({"train.tokens": None}, "T6", "reads batches of questions of like length"),
+        ({"train.tokens": None}, "T6", "reads batches of records of like length"),
         ({"train.batch": 3}, "T7", "train.batch=3 is of tasks that read streams"),
         ({"train.smoothing": 0.1}, "T9", "would hold likely what no span may be"),
         (

@@ -38,6 +38,7 @@ from longspan.task import (
     Material,
     Reply,
     Scores,
+    batched,
     device_of,
 )
 from longspan.training.config import TrainConfig
@@ -85,24 +86,7 @@ class SpanAnswering(Answering, name="span_answering"):
     def conflicts(
         self, data: SpansConfig, model: EncoderConfig, train: TrainConfig
     ) -> list[Conflict]:
-        found = []
-        if train.tokens is None:
-            found.append(
-                Conflict(
-                    "T6",
-                    f"{self.name} reads batches of questions of like length.",
-                    "Set train.tokens, rows times tokens of a batch: 4096, for instance.",
-                )
-            )
-        for name, usual in (("batch", None), ("segment", None), ("through", 1)):
-            if (value := getattr(train, name)) != usual:
-                found.append(
-                    Conflict(
-                        "T7",
-                        f"train.{name}={value} is of tasks that read streams.",
-                        "Leave it out; train.tokens says how much a call reads.",
-                    )
-                )
+        found = batched(self, train)
         if train.smoothing:
             found.append(
                 Conflict(
