@@ -184,6 +184,9 @@ def test_explain_shows_each_step_and_why(cli: Callable[..., Result], trained: Pa
     assert "' '" in out, "a space can be seen"
     assert "drawn by what the filters left (top_k)" in out
     assert out.splitlines()[-1].startswith("ab"), "the text comes last"
+    contrastive = cli(*asked, "--max-tokens", 2, "--strategy", "contrastive").out
+    assert "penalty |  score" in contrastive
+    assert "taken by its score (no filters)" in contrastive
     out = cli(*asked, "--max-tokens", 3, "--strategy", "beam").out
     assert [f"Step {n}" in out for n in (1, 2, 3, 4)] == [True, True, True, False]
     assert "beam 3" in out

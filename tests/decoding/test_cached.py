@@ -168,7 +168,7 @@ def test_what_was_read_matters() -> None:
     for config in CONFIGS.values():
         model, given = decoder(config), prompts()
         whole, last = (
-            decode(model, texts, decoding=GREEDY, end=START)
+            decode(model, texts, decoding=Decoding(max_tokens=1), end=START)
             for texts in (given, [prompt[-1:] for prompt in given])
         )
         different += [row[0].log_probs for row in whole] != [row[0].log_probs for row in last]
@@ -203,3 +203,22 @@ def test_encoder_decoders_too(config: DecoderConfig) -> None:
     with torch.no_grad():
         alone = model.encode(source[2:3, :5])
     assert_same(decode(model.decode, given[2:3], alone, decoding=BEAMS, end=START), found[2:3])
+
+
+def test_beams_of_a_row_share_their_source() -> None:
+    """What was read is not moved while beams change places."""
+    model = reading(CONFIGS[next(iter(CONFIGS))])
+    with torch.no_grad():
+        state = model.encode(torch.arange(10).reshape(2, 5))
+    places = []
+
+    def step(tokens: Tensor, state: State, /, *, valid: Tensor | None = None) -> Any:
+        places.append(state.sources[0].tensors()["k"].data_ptr())
+        return model.decode(tokens, state, valid=valid)
+
+    found = decode(step, [[START], [START]], state, decoding=BEAMS)
+    want = decode(anew(model.decode, state), [[START], [START]], decoding=BEAMS)
+    assert_same(found, want)
+    # the prompt's call, then all beams
+    assert len(set(places)) == 2
+    assert places[1:] == [places[1]] * 6

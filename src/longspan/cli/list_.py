@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as Drawn
 
 from longspan.comparing import Score
 from longspan.compat import (
@@ -20,7 +20,10 @@ from longspan.compat import (
     slot_conflicts,
 )
 from longspan.data.reader import Reader
+from longspan.data.spans.form import Form
+from longspan.data.table import Table
 from longspan.data.tokenizer import Tokenizer
+from longspan.decoding.search import Filter, Strategy
 from longspan.errors import Conflict
 from longspan.memories.cache import Cache
 from longspan.memories.none import NoMemory
@@ -29,9 +32,24 @@ from longspan.patterns.causal import Causal
 from longspan.positions.none import NoPosition
 from longspan.registry import Component
 from longspan.slots import Kernel, Memory, Pattern, Position
+from longspan.task import Task
 from longspan.training.recipe import recipe_names, recipe_text
 
-KINDS = (Mixer, Position, Pattern, Memory, Score, Kernel, Tokenizer, Reader)
+KINDS = (
+    Task,
+    Mixer,
+    Position,
+    Pattern,
+    Memory,
+    Score,
+    Kernel,
+    Tokenizer,
+    Reader,
+    Table,
+    Form,
+    Strategy,
+    Filter,
+)
 
 
 def list_(*, matrix: bool = False) -> None:
@@ -48,7 +66,7 @@ def list_(*, matrix: bool = False) -> None:
         _matrices(Console(width=max(console.width, 120)))
         return
     for kind in KINDS:
-        table = Table(title=kind.kind, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table = Drawn(title=kind.kind, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("name", "settings", "what it is"):
             table.add_column(column, overflow="fold")
         for name, member in kind.all().items():
@@ -56,7 +74,7 @@ def list_(*, matrix: bool = False) -> None:
             table.add_row(name, escape(_settings(member)), escape(_first_line(member)))
         console.print(table)
         console.print()
-    table = Table(title="recipe", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Drawn(title="recipe", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("name")
     table.add_column("what it is")
     for name in recipe_names():
@@ -94,7 +112,7 @@ def _matrices(console: Console) -> None:
 
 
 def _mixers() -> Table:
-    table = Table(title="mixer by form", title_justify="left")
+    table = Drawn(title="mixer by form", title_justify="left")
     for name in ("mixer", "causal", "both ways", "the four slots"):
         table.add_column(name)
     for name, mixer in Mixer.all().items():
@@ -110,7 +128,7 @@ def _matrix(
     columns: Sequence[Any],
     conflicts: Callable[[Any, Any], list[Conflict]],
 ) -> Table:
-    table = Table(title=f"{row} by {column}", title_justify="left")
+    table = Drawn(title=f"{row} by {column}", title_justify="left")
     for name in (row, *(c.name for c in columns)):
         table.add_column(name)
     for r in rows:

@@ -24,6 +24,7 @@ from longspan.decoding.coverage import Covered, Covering
 from longspan.decoding.hypothesis import Candidate, Considered, Finish, Hypothesis
 from longspan.decoding.search import Request
 from longspan.errors import ConfigError, DecodingError
+from longspan.state import State
 
 EarlyStopping = bool | Literal["never"]
 
@@ -390,6 +391,15 @@ class BeamSearch:
 
 
 def reordered(state: Any, rows: Tensor, batch: int) -> Any:
-    """The rows `rows` (M,) of a state of `batch` rows; itself if these are all, in their order."""
-    same = len(rows) == batch and bool((rows == torch.arange(batch, device=rows.device)).all())
-    return state if same else state.select(rows)
+    """The rows `rows` (M,) of a state of `batch` rows, each of its own beams.
+
+    What need not move stays: all of it if the rows are all, in their order; and if no row left,
+    what is read of another sequence, which all beams of a row share.
+    """
+    if len(rows) < batch:
+        return state.select(rows)
+    if bool((rows == torch.arange(batch, device=rows.device)).all()):
+        return state
+    if isinstance(state, State):
+        return replace(replace(state, sources=()).select(rows), sources=state.sources)
+    return state.select(rows)

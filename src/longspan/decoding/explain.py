@@ -17,6 +17,9 @@ from longspan.decoding.hypothesis import Candidate, Considered, Hypothesis
 SHOWN = 28
 """Characters of a beam's text that are shown, the newest."""
 
+NUMBERS = {"step", "beam", "model", "after filters", "total", "penalty", "score", "tokens"}
+"""Columns that are aligned to the right."""
+
 LISTED = 10
 """Complete texts that are listed."""
 
@@ -49,7 +52,9 @@ class Explanation:
     def _committed(self, console: Console) -> Iterator[RenderableType]:
         (text,) = self.found
         filters = ", ".join(each.name for each in self.decoding.filters)
-        table = _table(console, "step", "token", "model", *self._after, "")
+        scored = any(c.score is not None for considered in text.considered for c in considered)
+        names = ["step", "token", "model", *self._after]
+        table = _table(console, *names, *(["penalty", "score"] if scored else []), "")
         for number, considered in enumerate(text.considered, 1):
             for place, candidate in enumerate(considered):
                 chosen = candidate.fate == "chosen"
@@ -57,15 +62,18 @@ class Explanation:
                     str(number) if not place else "",
                     self._token(candidate.token, console),
                     *self._chances(candidate),
+                    *([f"{candidate.penalty:.3f}", _number(candidate.score)] if scored else []),
                     "taken" if chosen else "banned" if candidate.filtered == -inf else "",
                     style="bold" if chosen else None,
                     end_section=place + 1 == len(considered),
                 )
         yield table
-        how = "drawn by what the filters left" if self.decoding.strategy.draws else "taken"
+        strategy = self.decoding.strategy
+        how = "taken by its score" if scored else "the likeliest that the filters left"
+        how = "drawn by what the filters left" if strategy.draws else how
         yield Text(
             f"Each token was {how} ({filters or 'no filters'}); "
-            f"{self.decoding.strategy.name} keeps what it has written. The text: log-probability "
+            f"{strategy.name} keeps what it has written. The text: log-probability "
             f"{sum(text.log_probs):.3f} nats in {len(text.log_probs)} tokens, "
             f"ended by {_ended(text)}."
         )
@@ -182,7 +190,7 @@ def _plain(console: Console) -> bool:
 def _table(console: Console, *columns: str) -> Table:
     table = Table(box=ASCII if _plain(console) else SIMPLE, show_edge=False)
     for name in columns:
-        right = name in {"step", "beam", "model", "after filters", "total", "score", "tokens"}
+        right = name in NUMBERS
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     return table
 
