@@ -133,12 +133,22 @@ class State:
         return torch.stack(asked).sum(0) if asked else None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> State:
-        """The same state with `change` applied to every tensor."""
+        """The same state with `change` applied to every tensor.
+
+        What layers share, as places may be, is changed once and stays shared.
+        """
+        made: dict[int, Tensor] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in made:
+                made[id(tensor)] = change(tensor)
+            return made[id(tensor)]
+
         layers, sources = (
-            tuple(carried.map(change) for carried in every) for every in (self.layers, self.sources)
+            tuple(carried.map(once) for carried in every) for every in (self.layers, self.sources)
         )
-        last = None if self.last is None else change(self.last)
-        return State(change(self.next), layers, sources, last)
+        last = None if self.last is None else once(self.last)
+        return State(once(self.next), layers, sources, last)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

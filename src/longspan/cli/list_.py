@@ -111,7 +111,7 @@ def _matrices(console: Console) -> None:
     )
 
 
-def _mixers() -> Table:
+def _mixers() -> Drawn:
     table = Drawn(title="mixer by form", title_justify="left")
     for name in ("mixer", "causal", "both ways", "the four slots"):
         table.add_column(name)
@@ -127,7 +127,7 @@ def _matrix(
     column: str,
     columns: Sequence[Any],
     conflicts: Callable[[Any, Any], list[Conflict]],
-) -> Table:
+) -> Drawn:
     table = Drawn(title=f"{row} by {column}", title_justify="left")
     for name in (row, *(c.name for c in columns)):
         table.add_column(name)

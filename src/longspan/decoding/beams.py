@@ -188,7 +188,7 @@ class BeamSearch:
             if not self.live:
                 break
             tokens = tokens[going].flatten()
-            state = reordered(state, flat, logits.shape[0])
+            state = reordered(state, flat, logits.shape[0], beams)
             history = request.remember(history[flat], tokens)
             logits, state = request.go_on(tokens, state)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -390,16 +390,18 @@ class BeamSearch:
                 self.considered[row].append(tuple(told))
 
 
-def reordered(state: Any, rows: Tensor, batch: int) -> Any:
-    """The rows `rows` (M,) of a state of `batch` rows, each of its own beams.
+def reordered(state: Any, rows: Tensor, batch: int, beams: int = 1) -> Any:
+    """The rows `rows` (M,) of a state of `batch` rows; itself if these are all, in their order.
 
-    What need not move stays: all of it if the rows are all, in their order; and if no row left,
-    what is read of another sequence, which all beams of a row share.
+    Args:
+        beams: that stand beside one another in the batch, begun with one text. If all of them go
+            on, in whichever order, what they read of another sequence is what it was.
     """
     if len(rows) < batch:
         return state.select(rows)
-    if bool((rows == torch.arange(batch, device=rows.device)).all()):
+    places = torch.arange(batch, device=rows.device)
+    if bool((rows == places).all()):
         return state
-    if isinstance(state, State):
+    if isinstance(state, State) and bool((rows // beams == places // beams).all()):
         return replace(replace(state, sources=()).select(rows), sources=state.sources)
     return state.select(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from longspan.decoding.search import Filter, Request, Search, Strategy
 from longspan.decoding.step import Draft, Step
 from longspan.decoding.strategies.greedy import Greedy
 from longspan.errors import ConfigError, InputError
+from longspan.models.stepping import prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def _request(
         clock = getattr(state, "next", None)
         device = clock.device if isinstance(clock, torch.Tensor) else "cpu"
     return Request(
-        step=step,
+        step=prepared(step),
         prompts=prompts,
         state=state,
         read=read,
@@ -196,5 +197,5 @@ def _request(
         seed=secrets.randbits(63) if decoding.seed is None else decoding.seed,
         alternatives=alternatives,
         device=device,
-        draft=draft,
+        draft=draft and replace(draft, step=prepared(draft.step)),
     )
