@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import longspan
+from longspan.config import read_yaml, write_yaml
 from longspan.errors import CheckpointError, ConfigError
 from longspan.training.checkpoint import last_checkpoint, read_trainer
 from longspan.training.loop import Interrupted, Watcher
@@ -281,6 +282,20 @@ def test_steps_logs_and_evaluation_may_change(half: Path, corpus: Path) -> None:
     saved = last_checkpoint(half / "checkpoints")
     assert saved is not None
     assert read_trainer(saved)["step"] == 30
+
+
+def test_a_run_of_an_older_version_goes_on(half: Path, corpus: Path) -> None:
+    """What it did not know yet it did as today's default does."""
+    file = half / "run.yaml"
+    tree = read_yaml(file.read_text("utf-8"), str(file))
+    for name in ("schedule", "smoothing", "average", "tokens"):
+        del tree["train"][name]
+    del tree["task"]
+    file.write_text(write_yaml(tree), "utf-8")
+    train_tiny(half, corpus, resume=True, **SELDOM | {"train.steps": 24})
+    saved = last_checkpoint(half / "checkpoints")
+    assert saved is not None
+    assert read_trainer(saved)["step"] == 24
 
 
 def test_fewer_steps_than_done_are_refused(half: Path, corpus: Path) -> None:

@@ -36,7 +36,7 @@ from longspan.training.checkpoint import (
 )
 from longspan.training.config import TrainConfig
 from longspan.training.optimizer import Optimizer, learning_rate
-from longspan.training.recipe import Recipe, read_recipe
+from longspan.training.recipe import Recipe, read_recipe, read_task
 from longspan.training.run import load, read_run_config, write_config, write_json
 
 FREE = ("run", "train.steps", "evaluate", "log", "data.cache")
@@ -173,6 +173,10 @@ class Trainer:
         """The recipe with every choice made; on resume that of the run, as far as it is given."""
         if started:
             old = read_run_config(self.folder)
+            # what an older version did not know has today's default, which does what it did
+            source = str(self.folder / "run.yaml")
+            old["task"] = plain(read_task(old, source))
+            old["train"] = plain(build(TrainConfig, old["train"], source))
             new = plain(recipe)
             if recipe.train.dtype == "auto":
                 new["train"]["dtype"] = old["train"]["dtype"]
