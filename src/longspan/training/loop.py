@@ -36,8 +36,8 @@ from longspan.training.checkpoint import (
 )
 from longspan.training.config import TrainConfig
 from longspan.training.optimizer import Optimizer, learning_rate
-from longspan.training.recipe import Recipe, read_recipe, read_task
-from longspan.training.run import load, read_run_config, write_config, write_json
+from longspan.training.recipe import Recipe, read_recipe
+from longspan.training.run import load, write_config, write_json
 
 FREE = ("run", "train.steps", "evaluate", "log", "data.cache")
 """Keys that may change on resume. Threads, device and versions may too, with a warning."""
@@ -172,11 +172,8 @@ class Trainer:
     def _resolve(self, recipe: Recipe, started: bool) -> Recipe:
         """The recipe with every choice made; on resume that of the run, as far as it is given."""
         if started:
-            old = read_run_config(self.folder)
-            # what an older version did not know has today's default, which does what it did
-            source = str(self.folder / "run.yaml")
-            old["task"] = plain(read_task(old, source))
-            old["train"] = plain(build(TrainConfig, old["train"], source))
+            # read as a recipe: what an older version did not know has today's default
+            old = plain(read_recipe(str(self.folder)))
             new = plain(recipe)
             if recipe.train.dtype == "auto":
                 new["train"]["dtype"] = old["train"]["dtype"]
