@@ -153,7 +153,11 @@ def test_greedy(part: int) -> None:
     assert ended > 20, "texts end by the end token, too"
 
 
-@pytest.mark.parametrize("part", range(5))
+def by_score(text: tuple[list[int], float]) -> tuple[float, list[int]]:
+    return -text[1], text[0]
+
+
+@pytest.mark.parametrize("part", range(10))
 def test_beams(part: int) -> None:
     compared = ended = 0
     for seed in range(part * 40, part * 40 + 40):
@@ -182,8 +186,11 @@ def test_beams(part: int) -> None:
         for mine, his in zip(found, want, strict=True):
             # where beams run out of continuations they give back such as were never alive
             alive = [(text, score) for text, score in his if score is not None and score > -1e8]
-            assert [list(h.tokens) for h in mine] == [text for text, _ in alive], seed
-            assert [h.score for h in mine] == pytest.approx([s for _, s in alive], rel=1e-5), seed
+            # and in which order equals come out is nobody's promise
+            got = sorted([(list(h.tokens), h.score) for h in mine], key=by_score)
+            alive.sort(key=by_score)
+            assert [text for text, _ in got] == [text for text, _ in alive], seed
+            assert [s for _, s in got] == pytest.approx([s for _, s in alive], rel=1e-5), seed
             compared += len(alive)
             ended += sum(h.finish == "end" for h in mine)
     assert compared > 100
