@@ -79,7 +79,7 @@ class Transduction(Answering):
         return PairsConfig
 
     def model(self, tree: Any) -> type[Any]:
-        both = isinstance(tree, Mapping) and {"encoder", "cross", "shared"} & set(tree)
+        both = isinstance(tree, Mapping) and {"encoder", "cross", "shared", "pointer"} & set(tree)
         return EncoderDecoderConfig if both else DecoderConfig
 
     def batches(self, model: TransducerConfig, train: TrainConfig) -> str:
@@ -191,7 +191,7 @@ class _Pairs(Lessons):
 
     def at(self, model: Any, call: int, state: State | None) -> Lesson:
         batch = self.batches.at(call)
-        losses = model.head.nll(*_taught(model, batch), self.smoothing)
+        losses = _losses(model, batch, self.smoothing)
         rows = batch.records[batch.target_valid.nonzero()[:, 0]]
 
         def where(bad: Sequence[int]) -> str:
@@ -201,17 +201,17 @@ class _Pairs(Lessons):
         return Lesson(losses, len(losses) + read_too, None, where)
 
 
-def _taught(model: Transducer, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """Hidden states (N, C) before the N tokens of the targets, and the tokens."""
+def _losses(model: Transducer, batch: PairBatch, smoothing: float = 0.0) -> Tensor:
+    """Negative log-likelihood (N,) in nats of the N tokens of the targets."""
     device = device_of(model)
-    valid = batch.target_valid.to(device)
-    h = model.taught(
+    return model.nll(
         batch.source.to(device),
         batch.inputs.to(device),
+        batch.targets.to(device),
         source_valid=_ragged(batch.source_valid, device),
-        valid=_ragged(valid, device),
+        valid=_ragged(batch.target_valid, device),
+        smoothing=smoothing,
     )
-    return h[valid], batch.targets.to(device)[valid]
 
 
 def _ragged(valid: Tensor, device: torch.device) -> Tensor | None:
@@ -228,7 +228,7 @@ def likelihood(model: Transducer, pairs: Pairs) -> float:
     batches = Batches(pairs, max(4096, int(pairs.lengths.max()) + 1))
     nats, count = 0.0, 0
     for step in range(batches.epoch):
-        losses = model.head.nll(*_taught(model, batches.at(step)))
+        losses = _losses(model, batches.at(step))
         nats += float(losses.double().sum())
         count += len(losses)
     if not np.isfinite(nats):
@@ -271,7 +271,7 @@ def write(
         state = read(model, [sources[row] for row in rows])
         prompts = [[codec.start]] * len(rows)
         texts = decode(
-            model.decoder,
+            model.step,
             prompts,
             state,
             decoding=decoding,

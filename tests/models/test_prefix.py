@@ -30,7 +30,7 @@ def test_a_row_is_what_it_is_alone(name: str) -> None:
     h = model.taught(sources, targets, source_valid=read, valid=written)
     state = model.encode(sources, read)
     logits, _ = model.decode(targets, state, valid=written)
-    torch.testing.assert_close(model.head(h)[written], logits[written], rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.decoder.head(h)[written], logits[written], rtol=0, atol=1e-12)
     for row, (s, t) in enumerate(LENGTHS):
         alone, _ = model.decoder(torch.cat([sources[row, :s], targets[row, :t]])[None])
         torch.testing.assert_close(logits[row, :t], alone[0, s:], rtol=0, atol=1e-12)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
 from longspan.compat import refuse
@@ -24,7 +25,7 @@ from longspan.errors import ConfigError, Conflict, InputError
 from longspan.models.cross import Alignment, CrossConfig, check_source
 from longspan.models.decoder import Decoder, DecoderConfig
 from longspan.models.encoder import Encoder, EncoderConfig
-from longspan.models.vocabulary import Head
+from longspan.models.pointer import Pointer, Pointing, apart
 from longspan.state import State
 
 
@@ -37,12 +38,15 @@ class EncoderDecoderConfig:
         cross: how the decoder reads what the encoder gives.
         shared: both have one embedding (1706.03762, section 3.4; with `tied` vocabularies the
             output has it as well), and so one vocabulary and one width.
+        pointer: tokens may be copied from the source (1704.04368, `models/pointer.py`), which must
+            be tokens of the same vocabulary.
     """
 
     encoder: EncoderConfig
     decoder: DecoderConfig
     cross: CrossConfig = field(default_factory=CrossConfig)
     shared: bool = False
+    pointer: bool = False
 
     def __post_init__(self) -> None:
         encoder, decoder, problems = self.encoder, self.decoder, []
@@ -87,7 +91,7 @@ class EncoderDecoder(nn.Module):
         target: V, tokens in the target's vocabulary.
 
     Raises:
-        ConfigError: a shared embedding of two vocabularies.
+        ConfigError: a shared embedding of two vocabularies, or a pointer from one to the other.
         IncompatibleConfig: choices that exclude each other, all of them at once.
     """
 
@@ -97,6 +101,11 @@ class EncoderDecoder(nn.Module):
             raise ConfigError(
                 f"shared embeddings need one vocabulary, not source={source} and target={target}"
             )
+        if config.pointer and source != target:
+            raise ConfigError(
+                f"a pointer copies within one vocabulary, not from source={source} to "
+                f"target={target}; make model.pointer false"
+            )
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder, source)
@@ -104,6 +113,14 @@ class EncoderDecoder(nn.Module):
         self.decoder = Decoder(config.decoder, target, cross=cross)
         if config.shared:
             self.encoder.embedding = self.decoder.embedding
+        self.pointer = (
+            Pointer(config.decoder.width, config.encoder.width) if config.pointer else None
+        )
+
+    @property
+    def step(self) -> Decoder | Pointing:
+        """What goes on from `encode`, token by token: what `longspan.decode` asks for."""
+        return self.decoder if self.pointer is None else Pointing(self.decoder, self.pointer)
 
     def forward(
         self,
@@ -122,8 +139,8 @@ class EncoderDecoder(nn.Module):
             valid: (B, T) bool, the same of the target.
 
         Returns:
-            (B, T, V): logits, or log-probabilities if the output is adaptive; and the state after
-            these tokens, from which `decode` goes on.
+            (B, T, V): logits, or log-probabilities if the output is adaptive or there is a pointer;
+            and the state after these tokens, from which `decode` goes on.
 
         Raises:
             InputError: a source or target of another shape, dtype or vocabulary, or a row of the
@@ -146,7 +163,11 @@ class EncoderDecoder(nn.Module):
             check_source(source, valid)
         vectors = source.is_floating_point()
         read = self.encoder.encode if vectors else self.encoder.forward
-        return self.decoder.reading(read(source, valid=valid), valid)
+        encoded = read(source, valid=valid)
+        state = self.decoder.reading(encoded, valid)
+        if self.pointer is None:
+            return state
+        return replace(state, sources=(*state.sources, self.pointer.read(encoded, source, valid)))
 
     def decode(
         self, target: Tensor, state: State, *, valid: Tensor | None = None
@@ -158,36 +179,45 @@ class EncoderDecoder(nn.Module):
         Raises:
             StateError: a state without a source, or of another model or batch.
         """
-        return self.decoder(target, state, valid=valid)
+        return self.step(target, state, valid=valid)
 
-    def taught(
+    def nll(
         self,
         source: Tensor,
-        target: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
         *,
         source_valid: Tensor | None = None,
         valid: Tensor | None = None,
+        smoothing: float = 0.0,
     ) -> Tensor:
-        """As `forward`, but (B, T, C) hidden states, for losses that never make (B, T, V).
+        """Negative log-likelihood (N,) in nats of the N real targets, row by row.
 
-        A decoder whose memory is written where a segment ends is taught segment by segment.
+        Never makes (B, T, V). A decoder whose memory is written where a segment ends is taught
+        segment by segment.
+
+        Args:
+            source, source_valid: as for `forward`.
+            inputs: (B, T) int64, the token before each target.
+            targets: (B, T) int64.
+            valid: (B, T) bool, marks real targets (right padding is False).
+            smoothing: of the targets (`Head.nll`), of those that the vocabulary makes.
         """
         state = self.encode(source, source_valid)
-        return self.decoder.segmentwise(target, state, valid=valid)[0]
+        state, pointed = (state, None) if self.pointer is None else apart(state)
+        h, _ = self.decoder.segmentwise(inputs, state, valid=valid)
+        real = torch.ones_like(targets, dtype=torch.bool) if valid is None else valid
+        losses = self.decoder.head.nll(h[real], targets[real], smoothing)
+        if self.pointer is None or pointed is None:
+            return losses
+        written = losses.new_zeros(targets.shape).masked_scatter(real, losses)
+        return self.pointer.nll(h, pointed, targets, written)[real]
 
     def align(
         self, target: Tensor, state: State, *, valid: Tensor | None = None
     ) -> tuple[Tensor, State, Alignment]:
-        """As `decode`, and what each token looked at in the source (`Decoder.align`)."""
-        return self.decoder.align(target, state, valid=valid)
+        """As `decode`, and what each token looked at in the source (`Decoder.align`).
 
-    def hidden(
-        self, target: Tensor, state: State, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """As `decode`, but (B, T, C) hidden states, for losses that never make (B, T, V)."""
-        return self.decoder.hidden(target, state, valid=valid)
-
-    @property
-    def head(self) -> Head:
-        """From hidden states to scores of tokens."""
-        return self.decoder.head
+        A pointer's own weights where there is one.
+        """
+        return self.step.align(target, state, valid=valid)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from longspan.models.cross import check_source
 from longspan.models.decoder import Decoder, DecoderConfig
-from longspan.models.vocabulary import Head
 from longspan.state import State, take
 
 
@@ -37,9 +36,9 @@ class Prefix(nn.Module):
         return self.decoder.config
 
     @property
-    def head(self) -> Head:
-        """From hidden states to scores of tokens."""
-        return self.decoder.head
+    def step(self) -> Decoder:
+        """What goes on from `encode`, token by token: what `longspan.decode` asks for."""
+        return self.decoder
 
     def encode(self, source: Tensor, valid: Tensor | None = None) -> State:
         """Reads a source, and gives the state from which to decode.
@@ -60,6 +59,21 @@ class Prefix(nn.Module):
     ) -> tuple[Tensor, State]:
         """Logits (B, T, V) for the token after each further token (B, T) of the target."""
         return self.decoder(target, state, valid=valid)
+
+    def nll(
+        self,
+        source: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        source_valid: Tensor | None = None,
+        valid: Tensor | None = None,
+        smoothing: float = 0.0,
+    ) -> Tensor:
+        """Negative log-likelihood (N,) of the N real targets, as `EncoderDecoder.nll`."""
+        h = self.taught(source, inputs, source_valid=source_valid, valid=valid)
+        real = torch.ones_like(targets, dtype=torch.bool) if valid is None else valid
+        return self.decoder.head.nll(h[real], targets[real], smoothing)
 
     def taught(
         self,

@@ -31,6 +31,7 @@ from longspan.mixers.softmax import Attention
 from longspan.models.block import Block
 from longspan.models.cross import Alignment, CrossAttention, Source
 from longspan.models.decoder import Decoder
+from longspan.models.pointer import Pointing
 from longspan.models.vocabulary import check_tokens
 from longspan.slots import Near, Order
 from longspan.state import EMPTY, State
@@ -176,6 +177,8 @@ def prepared(step: Any) -> Any:
 
     Anything else is given back as it is.
     """
+    if isinstance(step, Pointing):
+        return Pointing(prepared(step.decoder), step.pointer)
     if type(step) is not Decoder or step.training or not _plain(step):
         return step
     return Stepping(step)
