@@ -73,9 +73,9 @@ def naive(
         if source is None:
             return decoder().hidden(torch.tensor([text]))[0][0]
         state = translator().encode(source[None])
-        return translator().hidden(torch.tensor([text]), state)[0][0]
+        return translator().decoder.hidden(torch.tensor([text]), state)[0][0]
 
-    head = decoder().head if source is None else translator().head
+    head = decoder().head if source is None else translator().decoder.head
     text = list(prompt)
     for _ in range(LONGEST):
         before = hidden(text)
