@@ -66,7 +66,7 @@ def as_papers(name: str, parameters: Weights, head: int) -> Weights:
     ours = {key: value[head] for key, value in parameters.items()}
     match name:
         case "general":
-            return {"W": ours["w"]}
+            return {"W": ours["w"] / math.sqrt(len(ours["w"]))}
         case "additive":
             return {"W": ours["w"].T, "U": ours["u"].T, "v": ours["v"]}
         case "concat":

@@ -31,7 +31,7 @@ from longspan import (
     Shaw,
     cost,
 )
-from longspan.comparing import Score
+from longspan.comparing import Comparison, Score
 from longspan.config import build, plain
 from longspan.kernels.blocked import Blocked
 from longspan.kernels.reference import Reference
@@ -120,6 +120,12 @@ def test_with_one_head_and_no_maps_it_is_the_papers(score: Score) -> None:
         assert_equal_with_gradients(made(h)[0][0], expected, leaves[:-1])
 
 
+def scores_of(score: Score, comparison: Comparison, q: Tensor, k: Tensor) -> Tensor:
+    product = comparison.turn(q) @ k.transpose(2, 3) * k.shape[-1] ** -0.5 * score.multiplies
+    added = comparison.bias(q, comparison.ready(k))
+    return product if added is None else product + added.dense(k.shape[1])
+
+
 @pytest.mark.parametrize("score", SCORES[:-1], ids=IDS[:-1])
 @torch.no_grad()
 def test_learning_starts_at_scores_of_one_size(score: Score) -> None:
@@ -127,11 +133,23 @@ def test_learning_starts_at_scores_of_one_size(score: Score) -> None:
     torch.manual_seed(0)
     comparison = score.build(4, 64)
     q, k = torch.randn(2, 8, 4, 32, 64).unbind(0)
-    scores = comparison.turn(q) @ k.transpose(2, 3) / 8 * score.multiplies
-    added = comparison.bias(q, comparison.ready(k))
-    scores = scores if added is None else scores + added.dense(4)
+    scores = scores_of(score, comparison, q, k)
     deviation = scores.std() / (8 if score.name == "dot" else 1)
     assert 0.4 < deviation < 1.3
+
+
+@pytest.mark.parametrize("score", [General(), Concat(), Additive()], ids=lambda s: s.name)
+@torch.no_grad()
+def test_a_step_of_one_size_moves_no_score_far(score: Score) -> None:
+    """AdamW moves every number by up to the rate, 1e-2 in the recipes, whatever its size."""
+    torch.manual_seed(0)
+    comparison = score.build(4, 64)
+    q, k = torch.randn(2, 8, 4, 32, 64).unbind(0)
+    before = scores_of(score, comparison, q, k)
+    for parameter in comparison.parameters():
+        parameter.add_(torch.randn_like(parameter).sign(), alpha=1e-2)
+    moved = scores_of(score, comparison, q, k) - before
+    assert 0.05 < moved.std() < 0.15
 
 
 # -- beside the other words ----------------------------------------------------------------------
