@@ -4,10 +4,10 @@ W acts on the query before it meets keys and positions: rotary turns q W, so the
 distances.
 
 Differs from the paper: the product is scaled as that of `scaled`, so that W here is √D times the
-paper's. It is the same function, and W has numbers of the size of every other matrix: AdamW's steps
-have one size for all, and moved the paper's W by more than itself. The paper compares hidden states
-themselves, where W is all that is learned. Here queries and keys are maps of them, so that W adds no
-function that these could not learn; and each head has a W of its own.
+paper's. It is the same function, and W has numbers of the size of every other matrix: steps of
+AdamW have one size for all, and moved the paper's W by more than itself. The paper compares hidden
+states themselves, where W is all that is learned. Here queries and keys are maps of them, so that W
+adds no function that these could not learn; and each head has a W of its own.
 """
 
 from __future__ import annotations
