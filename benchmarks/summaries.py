@@ -90,7 +90,9 @@ def qmsum(shared: Path, part: str) -> Iterator[Piece]:
             if file is None:
                 continue
             meeting = json.load(file)
-            turns = ((t["speaker"], NOISE.sub("", t["content"])) for t in meeting["meeting_transcripts"])
+            turns = (
+                (t["speaker"], NOISE.sub("", t["content"])) for t in meeting["meeting_transcripts"]
+            )
             units = tuple(f"{who}: {' '.join(said.split())}" for who, said in turns if said.strip())
             for asked in meeting["general_query_list"] + meeting["specific_query_list"]:
                 yield Piece(units, (" ".join(asked["answer"].split()),), asked["query"].strip())
