@@ -15,8 +15,7 @@ Transformer (1706.03762). Without: the network that reads hands its last state, 
 the one that writes, which is the sequence to sequence of 1409.3215 (`HandedOver`). Each has two
 layers of width 64 a side and as many parameters, which recurrent networks have in their units, so
 that the ones without attention have the larger states. The same sequences, updates and optimizer
-for all, and the better of the same two rates after a
-fifth of the updates.
+for all, and the better of the same two rates after a fifth of the updates.
 
 `train` writes `benchmarks/distance.json` after every run and goes on with what is missing there;
 `draw` makes `docs/distance.png` of it.
@@ -351,6 +350,7 @@ def draw() -> None:
     }
     colours = dict(zip((*CELLS, "transformer"), ("C1", "C0", "C2", "black"), strict=True))
     for axes, task in zip(panels, TASKS, strict=True):
+        solved = []
         for name in MODELS:
             scores = seeds_of(results, task, name)
             cell = name.partition(" ")[0]
@@ -359,10 +359,15 @@ def draw() -> None:
                 "color": colours[cell],
                 "label": NAMES.get(name, name.replace(cell, cell.upper())),
             }
+            if scores and min(map(min, scores.values())) == 1:
+                solved.append(look["label"])
             means = [statistics.fmean(scores[d]) for d in scores]
             axes.plot(list(scores), means, "--" if alone else "-", marker=".", **look)
             lows, highs = ([end(scores[d]) for d in scores] for end in (min, max))
             axes.fill_between(list(scores), lows, highs, color=look["color"], alpha=0.15)
+        if len(solved) > 1:
+            lines = "\n".join(["everything right at every distance:", *solved])
+            axes.text(0.97, 0.95, lines, ha="right", va="top", transform=axes.transAxes)
         axes.axhline(1 / SYMBOLS, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xscale("log", base=2)
         axes.set(title=said[task], xlabel="steps between reading and writing", ylim=(0, 1.03))
