@@ -118,6 +118,19 @@ def test_pieces_and_chosen_rows(model: EncoderDecoder, batch: dict[str, Tensor])
     torch.testing.assert_close(torch.cat(parts, 1), whole[[2, 0, 0]], rtol=0, atol=1e-12)
 
 
+def test_beams_ask_their_source_together(model: EncoderDecoder) -> None:
+    """What beams write and how they are scored is what the model says of them, one by one."""
+    source = torch.tensor([[1, 2, 3, 2], [4, 4, 5, 1], [3, 1, 5, 5]])
+    beams = Decoding(strategy=Beam(beams=3), max_tokens=5)
+    for row, texts in enumerate(
+        decode(model.step, [[0]] * 3, model.encode(source), decoding=beams)
+    ):
+        for text in texts:
+            chances, _ = model(source[row, None], torch.tensor([[0, *text.tokens[:-1]]]))
+            expected = chances[0].gather(1, torch.tensor(text.tokens)[:, None])[:, 0]
+            torch.testing.assert_close(torch.tensor(text.log_probs).double(), expected)
+
+
 def test_alignment_is_where_it_points(model: EncoderDecoder, batch: dict[str, Tensor]) -> None:
     state = model.encode(batch["source"], batch["source_valid"])
     logits, _, made = model.align(batch["target"], state)
