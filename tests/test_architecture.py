@@ -37,6 +37,7 @@ DECODING = [
     "decoding.step",
     "decoding.search",
     "decoding.drawing",
+    "decoding.ranking",
     "decoding.writing",
     "decoding.coverage",
     "decoding.beams",

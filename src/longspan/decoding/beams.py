@@ -22,6 +22,7 @@ from torch import Tensor
 
 from longspan.decoding.coverage import Covered, Covering
 from longspan.decoding.hypothesis import Candidate, Considered, Finish, Hypothesis
+from longspan.decoding.ranking import best
 from longspan.decoding.search import Request
 from longspan.errors import ConfigError, DecodingError
 from longspan.state import State
@@ -99,6 +100,7 @@ class Group:
         against: (N, K) what its coverage counts against each, as if it ended here.
         best: (N, K) scores of the texts put aside, best first; -inf where there is none yet.
         texts: these texts.
+        any: whether there has been one, of any row.
         closed: (N,) bool, whether nothing more is put aside.
     """
 
@@ -110,6 +112,7 @@ class Group:
         self.best = like.new_full((rows, width), -torch.inf)
         self.texts: list[list[Hypothesis | None]] = [[None] * width for _ in range(rows)]
         self.closed = torch.zeros(rows, dtype=torch.bool, device=like.device)
+        self.any = False
 
     def select(self, rows: Tensor) -> None:
         """Keeps these rows only."""
@@ -184,12 +187,13 @@ class BeamSearch:
             parents, tokens = self._advance(
                 own.unflatten(0, (-1, beams)), scores.unflatten(0, (-1, beams)), written
             )
-            flat, going = self._leave(parents)
+            going = self._leave()
             if not self.live:
                 break
-            tokens = tokens[going].flatten()
+            flat, tokens = parents[going].flatten(), tokens[going].flatten()
             state = reordered(state, flat, logits.shape[0], beams)
-            history = request.remember(history[flat], tokens)
+            before = history[flat] if request.looks_back else history[: len(flat)]
+            history = request.remember(before, tokens)
             logits, state = request.go_on(tokens, state)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             self.against = self._against(state, logits)
@@ -203,11 +207,12 @@ class BeamSearch:
         return lacking.unflatten(0, (-1, self.config.beams))
 
     def _advance(self, own: Tensor, scores: Tensor, written: int) -> tuple[Tensor, Tensor]:
-        """Chooses of each group what is written on: beams (N, B) within the row, tokens (N, B)."""
+        """Chooses what is written on: beams (N, B) of the flat batch, and tokens (N, B)."""
         width, size = self.config.width, scores.shape[-1]
         rows = torch.arange(len(self.live), device=scores.device)[:, None]
         parents, tokens = [], []
-        chosen = scores.new_zeros(len(self.live), size)
+        # how many groups have taken each token; of one group nobody asks
+        chosen = scores.new_zeros(len(self.live), size if self.config.diversity else 0)
         for number, group in enumerate(self.groups):
             first = number * width
             totals = group.totals[..., None] + scores[:, first : first + width]
@@ -231,17 +236,22 @@ class BeamSearch:
             parents.append(beams + first)
             tokens.append(nexts)
         parent, token = torch.cat(parents, 1), torch.cat(tokens, 1)
-        chances = own[rows, parent, token]
-        self.tokens = torch.cat([self.tokens[rows, parent], token[..., None]], 2)
-        self.log_probs = torch.cat([self.log_probs[rows, parent], chances[..., None]], 2)
+        parent = parent + rows * self.config.beams
+        flat = parent.flatten()
+        before = [t.flatten(0, 1).index_select(0, flat) for t in (self.tokens, self.log_probs)]
+        chances = own.flatten().index_select(0, flat * size + token.flatten())
+        self.tokens, self.log_probs = (
+            torch.cat([old, new.view(-1, 1)], 1).view(*token.shape, -1)
+            for old, new in zip(before, (token, chances), strict=True)
+        )
         return parent, token
 
     def _rank(self, values: Tensor, totals: Tensor, size: int, first: int, written: int) -> Ranked:
         """The 2K best of (N, K · V) continuations, and which of them are complete."""
         request, width = self.request, self.config.width
-        best, index = values.topk(min(2 * width, values.shape[1]))
+        values, index = best(values, min(2 * width, values.shape[1]))
         beams, tokens = index // size, index % size
-        alive = best > -torch.inf
+        alive = values > -torch.inf
         if written + 1 == request.max_tokens:
             hits = torch.ones_like(alive)
         elif request.end is None:
@@ -253,7 +263,7 @@ class BeamSearch:
         # the others are there to take the places of those that are complete
         front = torch.arange(hits.shape[1], device=hits.device) < width
         totals, against = totals.gather(1, index), self.against.gather(1, beams + first)
-        return Ranked(best, totals, against, beams, tokens, hits, hits & front & alive)
+        return Ranked(values, totals, against, beams, tokens, hits, hits & front & alive)
 
     def _stopped(self, beams: Tensor, tokens: Tensor, alive: Tensor) -> Tensor:
         found = torch.zeros_like(alive)
@@ -271,6 +281,7 @@ class BeamSearch:
         config, length = self.config, written + 1
         ended = ranked.ended & ~group.closed[:, None]
         if bool(ended.any()):
+            group.any = True
             worth = config.worth(ranked.totals, length) - ranked.against
             worth = worth.masked_fill(~ended, -torch.inf)
             group.best, order = torch.cat([group.best, worth], 1).topk(config.width)
@@ -283,7 +294,10 @@ class BeamSearch:
                         order[row].tolist(), group.best[row].tolist(), strict=True
                     )
                 ]
-        full = (group.best > -torch.inf).all(1)
+        if not group.any:
+            # nothing can be beaten yet
+            group.closed = group.closed | (group.totals.amax(1) == -torch.inf)
+            return
         longest = self.request.max_tokens
         ahead = config.early_stopping == "never" and config.length_penalty > 0
         hope = config.worth(group.totals, longest if ahead else length)
@@ -292,7 +306,7 @@ class BeamSearch:
             hope = hope - group.against
         closed = group.closed | ~(hope.amax(1) > group.best.amin(1))
         if config.early_stopping is True:
-            closed = closed | full
+            closed = closed | (group.best > -torch.inf).all(1)
         group.closed = closed
         group.totals = group.totals.masked_fill(closed[:, None], -torch.inf)
 
@@ -317,19 +331,21 @@ class BeamSearch:
             cut=cut or 0,
         )
 
-    def _leave(self, parents: Tensor) -> tuple[Tensor, Tensor]:
-        """Lets rows go that are done: which beams (M,) of the flat batch go on, which rows."""
-        closed = torch.stack([group.closed for group in self.groups]).all(0)
-        beams = self.config.beams
+    def _leave(self) -> Tensor | slice:
+        """Lets rows go that are done; which of the rows go on."""
+        closed = self.groups[0].closed
+        if len(self.groups) > 1:
+            closed = torch.stack([group.closed for group in self.groups]).all(0)
+        if not bool(closed.any()):
+            return slice(None)
         going = (~closed).nonzero()[:, 0]
         for row in closed.nonzero()[:, 0].tolist():
             self._finish(row)
-        if len(going) < len(self.live):
-            self.live = [self.live[row] for row in going.tolist()]
-            self.tokens, self.log_probs = self.tokens[going], self.log_probs[going]
-            for group in self.groups:
-                group.select(going)
-        return (parents[going] + going[:, None] * beams).flatten(), going
+        self.live = [self.live[row] for row in going.tolist()]
+        self.tokens, self.log_probs = self.tokens[going], self.log_probs[going]
+        for group in self.groups:
+            group.select(going)
+        return going
 
     def _finish(self, index: int) -> None:
         row = self.live[index]
@@ -397,11 +413,11 @@ def reordered(state: Any, rows: Tensor, batch: int, beams: int = 1) -> Any:
         beams: that stand beside one another in the batch, begun with one text. If all of them go
             on, in whichever order, what they read of another sequence is what it was.
     """
-    if len(rows) < batch:
+    if len(rows) < batch or type(state) is not State:
         return state.select(rows)
     places = torch.arange(batch, device=rows.device)
     if bool((rows == places).all()):
         return state
-    if isinstance(state, State) and bool((rows // beams == places // beams).all()):
+    if bool((rows // beams == places // beams).all()):
         return replace(replace(state, sources=()).select(rows), sources=state.sources)
     return state.select(rows)

@@ -13,4 +13,4 @@ class Greedy(Strategy, name="greedy"):
     """Takes the likeliest token."""
 
     def search(self, request: Request) -> Search:
-        return write(request, lambda logits, rows: logits.argmax(-1))
+        return write(request, lambda logits, rows: logits.max(-1).indices)
