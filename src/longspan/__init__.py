@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         EncoderDecoderConfig as EncoderDecoderConfig,
     )
     from longspan.models.stack import Different as Different
+    from longspan.models.stepping import prepared as prepared
     from longspan.models.vocabulary import VocabularyConfig as VocabularyConfig
     from longspan.patterns.bigbird import BigBird as BigBird
     from longspan.patterns.blocks import Blocks as Blocks
@@ -159,6 +160,7 @@ _HOMES = {
     "longspan.models.encoder": ("Encoder", "EncoderConfig"),
     "longspan.models.encoder_decoder": ("EncoderDecoder", "EncoderDecoderConfig"),
     "longspan.models.stack": ("Different",),
+    "longspan.models.stepping": ("prepared",),
     "longspan.models.vocabulary": ("VocabularyConfig",),
     "longspan.patterns.bigbird": ("BigBird",),
     "longspan.patterns.blocks": ("Blocks",),

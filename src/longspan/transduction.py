@@ -32,6 +32,7 @@ from longspan.errors import ConfigError, Conflict, DivergedError, InputError
 from longspan.models.decoder import DecoderConfig
 from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from longspan.models.prefix import Prefix
+from longspan.models.stepping import prepared
 from longspan.state import State
 from longspan.task import (
     Answering,
@@ -266,12 +267,14 @@ def write(
     _refuse(model, sources, names)
     found: list[list[Hypothesis]] = [[] for _ in sources]
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    # once, and not with every batch
+    step = prepared(model.step, decoding.max_tokens)
     for low in range(0, len(order), ROWS):
         rows = order[low : low + ROWS]
         state = read(model, [sources[row] for row in rows])
         prompts = [[codec.start]] * len(rows)
         texts = decode(
-            model.step,
+            step,
             prompts,
             state,
             decoding=decoding,

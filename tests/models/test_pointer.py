@@ -118,6 +118,30 @@ def test_pieces_and_chosen_rows(model: EncoderDecoder, batch: dict[str, Tensor])
     torch.testing.assert_close(torch.cat(parts, 1), whole[[2, 0, 0]], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.5], ids=["", "covering"])
+def test_beams_point_as_they_do_one_by_one(
+    model: EncoderDecoder, batch: dict[str, Tensor], penalty: float
+) -> None:
+    class Plain:
+        """The step without anything prepared."""
+
+        def __call__(self, *given: Any, **more: Any) -> Any:
+            return model.decode(*given, **more)
+
+        def align(self, *given: Any, **more: Any) -> Any:
+            return model.align(*given, **more)
+
+    state = model.encode(batch["source"], batch["source_valid"])
+    strategy = Beam(beams=3, n_best=3, coverage_penalty=penalty)
+    decoding, prompts = Decoding(strategy=strategy, max_tokens=8), [[1], [2, 3], [4]]
+    mine, theirs = (
+        decode(step, prompts, state, decoding=decoding, end=0) for step in (model.step, Plain())
+    )
+    for ours, others in zip(mine, theirs, strict=True):
+        assert [text.tokens for text in ours] == [text.tokens for text in others]
+        assert [text.score for text in ours] == pytest.approx([text.score for text in others])
+
+
 def test_beams_ask_their_source_together(model: EncoderDecoder) -> None:
     """What beams write and how they are scored is what the model says of them, one by one."""
     source = torch.tensor([[1, 2, 3, 2], [4, 4, 5, 1], [3, 1, 5, 5]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ from longspan import (
 )
 from longspan.errors import InputError, StateError
 from longspan.kernels.reference import Reference
-from longspan.models.stepping import Stepping, prepared
+from longspan.models.branches import Branches
+from longspan.models.stepping import LONG, Stepping, prepared
 
 SIZE = 13
 PLAIN = DecoderConfig(width=16, layers=2, heads=4, feed_forward=24, memory=Cache())
@@ -61,7 +63,8 @@ def reader(config: DecoderConfig) -> EncoderDecoder:
     return EncoderDecoder(own, SIZE, SIZE).eval().double()
 
 
-def same(mine: State, others: State, tolerance: float) -> None:
+def same(mine: Any, others: State, tolerance: float) -> None:
+    mine = mine.plain() if isinstance(mine, Branches) else mine
     mine_all, others_all = ((*s.layers, *s.sources) for s in (mine, others))
     assert torch.equal(mine.next, others.next)
     for own, other in zip(mine_all, others_all, strict=True):
@@ -123,6 +126,7 @@ def test_a_saved_state_goes_on_in_either(tmp_path: Any) -> None:
     step, tokens = prepared(model), torch.tensor([[3], [4]])
     with torch.no_grad():
         _, state = step(tokens, model(tokens)[1])
+        state = state.plain()
         state.save(tmp_path / "state")
         loaded = State.load(tmp_path / "state")
         torch.testing.assert_close(step(tokens, loaded)[0], model(tokens, state)[0])
@@ -145,6 +149,16 @@ def test_a_model_that_is_watched_or_trained_steps_itself() -> None:
     assert prepared(step) is step
 
 
+def test_of_an_encoder_decoder_its_decoder_is_prepared() -> None:
+    model = reader(PLAIN)
+    step = prepared(model.decode)
+    assert isinstance(step, Stepping)
+    assert step.model is model.decoder
+    # a function that only calls it may do more
+    other = partial(model.decode)
+    assert prepared(other) is other
+
+
 def test_what_does_not_fit_is_refused_as_by_the_model() -> None:
     model = decoder(PLAIN)
     step, (_, state) = prepared(model), model(torch.tensor([[1]]))
@@ -157,12 +171,34 @@ def test_what_does_not_fit_is_refused_as_by_the_model() -> None:
         step(torch.tensor([[1]]), other(torch.tensor([[1]]))[1])
 
 
+@torch.no_grad()
+def test_what_goes_on_from_a_state_changes_no_other_that_does() -> None:
+    model = decoder(KINDS["sines"])
+    step = prepared(model)
+    _, begun = model(torch.tensor([[1, 2], [3, 4]]))
+    _, begun = step(torch.tensor([[5], [6]]), begun)
+    rows = torch.tensor([0, 0, 1, 1])
+    beams, others = begun.select(rows), begun.plain().select(rows)
+    # both go on from one state, and then from a beam that both have seen
+    first = step(torch.tensor([[1], [2], [3], [4]]), beams)[1]
+    second = step(torch.tensor([[5], [6], [7], [8]]), beams)[1]
+    assert first.room is not second.room
+    for state, tokens in ((first, [1, 2, 3, 4]), (second, [5, 6, 7, 8])):
+        same(state, model(torch.tensor(tokens)[:, None], others)[1], 1e-12)
+    kept = first.select(torch.tensor([1, 1, 2, 3]))
+    assert kept.room is first.room
+    _, after = step(torch.tensor([[9], [1], [2], [3]]), kept)
+    assert after.room is first.room
+    same(first, model(torch.tensor([[1], [2], [3], [4]]), others)[1], 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["post", "sines", "groups"])
 @pytest.mark.parametrize("strategy", [Greedy(), Beam(beams=3, n_best=2)], ids=["greedy", "beam"])
-def test_decoding_prepares_and_writes_the_same(strategy: Any) -> None:
-    model = reader(KINDS["post"])
+def test_decoding_prepares_and_writes_the_same(strategy: Any, kind: str) -> None:
+    model = reader(KINDS[kind])
     valid = torch.arange(6) < torch.tensor([[6], [2], [4]])
     state = model.encode(torch.randint(SIZE, (3, 6)), valid)
-    decoding, prompts = Decoding(strategy=strategy, max_tokens=9), [[1], [1, 2], [3]]
+    decoding, prompts = Decoding(strategy=strategy, max_tokens=LONG), [[1], [1, 2], [3]]
 
     def plain(
         tokens: Tensor, state: Any, /, *, valid: Tensor | None = None

@@ -183,7 +183,7 @@ def _request(
         clock = getattr(state, "next", None)
         device = clock.device if isinstance(clock, torch.Tensor) else "cpu"
     return Request(
-        step=prepared(step),
+        step=prepared(step, decoding.max_tokens),
         prompts=prompts,
         state=state,
         read=read,
@@ -197,5 +197,5 @@ def _request(
         seed=secrets.randbits(63) if decoding.seed is None else decoding.seed,
         alternatives=alternatives,
         device=device,
-        draft=draft and replace(draft, step=prepared(draft.step)),
+        draft=draft and replace(draft, step=prepared(draft.step, decoding.max_tokens)),
     )

@@ -16,14 +16,15 @@ therefore does not grow.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from longspan.errors import StateError
+from longspan.models.branches import plain
 from longspan.models.cross import Alignment, check_source
+from longspan.models.decoder import Decoder
 from longspan.state import Carried, State
 
 
@@ -97,36 +98,6 @@ class Pointer(nn.Module):
         return -torch.logaddexp(logsigmoid(gate) - written, logsigmoid(-gate) + copied)
 
 
-@dataclass(frozen=True)
-class Aimed:
-    """A state of another kind than `State`, as fast steps carry, and what is pointed at.
-
-    Attributes:
-        inner: it, of N rows.
-        source: of F rows, each of which N / F rows beside one another were begun with: beams.
-    """
-
-    inner: Any
-    source: Pointed
-
-    @property
-    def next(self) -> Tensor:
-        """(N,) int64, position of each row's next token."""
-        return self.inner.next
-
-    def select(self, rows: Tensor) -> Aimed:
-        """The rows `rows` (M,) int64, in that order and as often as named."""
-        width = len(self.next) // len(self.source.tokens)
-        asked = rows // width
-        each, counts = asked.unique_consecutive(return_counts=True)
-        # beams that change places among themselves ask what they asked
-        asked = each if bool((counts == counts[0]).all()) else asked
-        own = torch.arange(len(self.source.tokens), device=rows.device)
-        same = torch.equal(asked, own)
-        source = self.source if same else self.source.map(lambda t: t.index_select(0, asked))
-        return Aimed(self.inner.select(rows), source)
-
-
 class Pointing:
     """The step of a decoder with a pointer, for decoding: log-probabilities in place of logits.
 
@@ -135,48 +106,44 @@ class Pointing:
         pointer: what points.
     """
 
-    def __init__(self, decoder: Any, pointer: Pointer) -> None:
+    def __init__(self, decoder: Decoder, pointer: Pointer) -> None:
         self.decoder, self.pointer = decoder, pointer
 
     def __call__(
-        self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, Any]:
+        self, tokens: Tensor, state: State, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Log-probabilities (B, T, V) of the token after each, and the state.
 
         Raises:
             StateError: a state without a source, or of another model.
         """
         h, source, state = self._hidden(tokens, state, valid)
-        found = self.pointer(_together(h, source), source, _together(self.decoder.head(h), source))
-        return found.view(*h.shape[:2], -1), state
+        return self._pointed(h, source), state
 
     def align(
-        self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, Any, Alignment]:
+        self, tokens: Tensor, state: State, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, State, Alignment]:
         """As the step itself, and where the pointer pointed before each token was chosen."""
         h, source, state = self._hidden(tokens, state, valid)
-        asked = _together(h, source)
-        found = self.pointer(asked, source, _together(self.decoder.head(h), source))
-        weights = self.pointer.weights(asked, source).view(len(h), 1, h.shape[1], -1)
-        valid = source.valid.repeat_interleave(len(h) // len(source.valid), 0)
-        return found.view(*h.shape[:2], -1), state, Alignment((weights,), valid)
+        weights = self.pointer.weights(_beside(h, source), source).view(*h.shape[:2], -1)
+        real = source.valid.repeat_interleave(len(h) // len(source.valid), 0)
+        return self._pointed(h, source), state, Alignment((weights[:, None],), real)
+
+    def _pointed(self, h: Tensor, source: Pointed) -> Tensor:
+        logits = self.decoder.head(h)
+        pointed = self.pointer(_beside(h, source), source, _beside(logits, source))
+        return pointed.view(logits.shape)
 
     def _hidden(
-        self, tokens: Tensor, state: Any, valid: Tensor | None
-    ) -> tuple[Tensor, Pointed, Any]:
-        aimed = isinstance(state, Aimed)
-        before, source = (state.inner, state.source) if aimed else apart(state)
+        self, tokens: Tensor, state: State, valid: Tensor | None
+    ) -> tuple[Tensor, Pointed, State]:
+        if valid is not None or tokens.shape[1] > 1:
+            state = plain(state)
+        before, source = apart(state)
         if source.k.shape[-1] != self.pointer.dim:
             raise StateError("the state has keys of another width to point at: another model's")
         h, after = self.decoder.hidden(tokens, before, valid=valid)
-        if aimed or type(after) is not State:
-            return h, source, Aimed(after, source)
-        return h, source, replace(after, sources=(*after.sources, source))
-
-
-def _together(each: Tensor, source: Pointed) -> Tensor:
-    """(N, T, C) as (F, N / F · T, C): a source is asked by all of its beams at once."""
-    return each.reshape(len(source.tokens), -1, each.shape[-1])
+        return h, source, replace(after, sources=state.sources)
 
 
 def apart(state: State) -> tuple[State, Pointed]:
@@ -192,6 +159,11 @@ def apart(state: State) -> tuple[State, Pointed]:
             "encode(…) gives"
         )
     return replace(state, sources=tuple(sources)), last
+
+
+def _beside(values: Tensor, source: Pointed) -> Tensor:
+    """(B, T, …), or (F · K, 1, …) of K branches of each source as (F, K, …)."""
+    return values.reshape(len(source.k), -1, values.shape[-1])
 
 
 def _exact(values: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """One token at a time: a decoder's step with nothing between its products.
 
     step = prepared(model)                  # the model's own parameters, read out once
-    logits, state = step(tokens, state)     # the same logits and the same state
+    logits, state = step(tokens, state)     # the same logits, and what the same state holds
 
 A step of one token multiplies so little that a small model spends most of it on calls of modules,
-on views and on masks, which are the same for all layers or need not be there. `decode` prepares the
-decoder that it is given.
+on views and on masks, which are the same for all layers or need not be there, on copying keys and
+values, and on weights that are brought into another order at every call. `decode` prepares the
+decoder that it is given. What comes after a single token are `Branches`; `branches.plain()` is the
+state that the model itself would give. Gradients are none.
 
 Taken are decoders whose layers are softmax attention over all that came before (a causal pattern
 without borders, a memory of keys that keeps them all) by plain scaled products, and read another
@@ -22,27 +24,36 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from longspan.buffer import BufferKeeper, Keys
 from longspan.comparing import Comparison
 from longspan.kernels.auto import Auto
 from longspan.mixers.softmax import Attention
 from longspan.models.block import Block
+from longspan.models.branches import Branches, Trunk, plain
 from longspan.models.cross import Alignment, CrossAttention, Source
 from longspan.models.decoder import Decoder
+from longspan.models.encoder_decoder import EncoderDecoder
 from longspan.models.pointer import Pointing
-from longspan.models.vocabulary import check_tokens
+from longspan.models.products import Product
+from longspan.models.vocabulary import Head, check_tokens
 from longspan.slots import Near, Order
-from longspan.state import EMPTY, State
+from longspan.state import State
+
+AHEAD = 64
+"""Positions for which is made at once what the input gets of them."""
+
+LONG = 16
+"""Tokens from which on it pays to lay weights out anew before they are written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Cross:
-    """Maps of cross-attention, `o` transposed, and heads (G, H / G, D)."""
+    """Maps of cross-attention, and heads (G, H / G, D)."""
 
-    q: Tensor
-    o: Tensor
+    q: Product
+    o: Product
     heads: tuple[int, int, int]
     norm: Callable[[Tensor], Tensor]
 
@@ -53,70 +64,88 @@ class _Layer:
 
     Attributes:
         pre: norms stand before what they belong to, else after the residual.
-        o: transposed, so that one operation maps and adds.
+        qkv: queries, keys and values in one, as the rows stand.
         heads: (G, H / G, D). Queries of a group are queries of one head of keys.
     """
 
     pre: bool
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    o: Tensor
+    qkv: Product
+    o: Product
     heads: tuple[int, int, int]
     norm: Callable[[Tensor], Tensor]
     cross: _Cross | None
-    inner: tuple[Tensor, Tensor]
+    inner: Product
     activation: Callable[[Tensor], Tensor]
-    outer: tuple[Tensor, Tensor]
+    outer: Product
     feed_forward_norm: Callable[[Tensor], Tensor]
 
 
 class Stepping:
     """A decoder that goes on by single tokens, as the decoder itself would.
 
-    It holds the model's parameters, not copies of them. `prepared` makes it where it can.
+    It holds the model's parameters, and copies of its linear maps: queries, keys and values of a
+    layer in one, and if `lays`, all of them in the order that is multiplied fastest. `prepared`
+    makes it where it can.
 
     Args:
         model: in evaluation mode, of the kind that the module describes.
+        lays: whether as many tokens are to come that laying out pays (`Product`).
     """
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: Decoder, lays: bool = False) -> None:
         self.model = model
-        self.layers = [_layer(block) for block in model.blocks()]
+        self.layers = [_layer(block, lays) for block in model.blocks()]
         self.norm = None if model.norm is None else _norm(model.norm)
+        self.out = _out(model.head, lays)
         self.kept = [_attention(block).keeper.sizes for block in model.blocks()]
         self.crosses = model.crosses()
+        # what the input gets at the positions from `first` on
+        self.first, self.table = 0, None
 
     def __call__(
-        self, tokens: Tensor, state: State | None = None, /, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """Logits (B, T, V) for the token after each, and the state, as `Decoder.forward`."""
+        self, tokens: Tensor, state: Any = None, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Logits (B, T, V) for the token after each, and the state.
+
+        Args:
+            tokens, valid: as of `Decoder.forward`.
+            state: that of the model, or what a call of this gave.
+        """
         h, state = self.hidden(tokens, state, valid=valid)
-        return self.model.head(h), state
+        return self.head(h), state
 
     def hidden(
-        self, tokens: Tensor, state: State | None = None, /, *, valid: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+        self, tokens: Tensor, state: Any = None, /, *, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """As the step itself, but hidden states (B, T, C)."""
-        if state is None or valid is not None or not self._takes(tokens, state):
-            return self.model.hidden(tokens, state, valid=valid)
-        check_tokens(tokens, self.model.size)
-        return self._step(tokens, state)
+        if state is not None and valid is None and self._takes(tokens, state):
+            return self._step(tokens, state)
+        h, after = self.model.hidden(tokens, plain(state), valid=valid)
+        return h, Trunk.grown(after)
 
     def head(self, h: Tensor, /) -> Tensor:
         """Hidden states (B, T, C) to logits (B, T, V)."""
-        return self.model.head(h)
+        if self.out is None or h.shape[1] > 1:
+            return self.model.head(h)
+        return self.out(h[:, 0])[:, None]
 
     def align(
-        self, tokens: Tensor, state: State, /, *, valid: Tensor | None = None
+        self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
     ) -> tuple[Tensor, State, Alignment]:
         """As `Decoder.align`, by the model itself."""
-        return self.model.align(tokens, state, valid=valid)
+        return self.model.align(tokens, plain(state), valid=valid)
 
-    def _takes(self, tokens: Tensor, state: State) -> bool:
+    def _takes(self, tokens: Tensor, state: Any) -> bool:
         """Whether this is one token after a state of this model's; if not, the model speaks."""
         rows = tokens.shape[0]
-        if tokens.shape != (rows, 1) or state.next.shape[0] != rows or state.last is not None:
+        if tokens.shape != (rows, 1):
+            return False
+        if isinstance(state, Branches):
+            sizes = self.kept[0]
+            layers, _, _, heads, _, dim = state.room.slots.shape
+            own = (len(self.layers), sizes.kv_heads, sizes.head_dim)
+            return state.rows == rows and (layers, heads, dim) == own
+        if state.next.shape[0] != rows or state.last is not None:
             return False
         if len(state.layers) != len(self.layers) or len(state.sources) != len(self.crosses):
             return False
@@ -128,60 +157,81 @@ class Stepping:
             for source, cross in zip(state.sources, self.crosses, strict=True)
         )
 
-    def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        model, rows = self.model, tokens.shape[0]
-        now = state.next[:, None]
-        x = model.embedding(tokens)
+    @torch.no_grad()
+    def _step(self, tokens: Tensor, state: State | Branches) -> tuple[Tensor, Branches]:
+        before = state if isinstance(state, Branches) else Branches.of(state)
+        model, rows, width = self.model, tokens.shape[0], before.width
+        check_tokens(tokens, model.size)
+        x = model.embedding(tokens[:, 0])
         if model.entry is not None:
-            x = x + model.entry(now, x.dtype)
-        x = x[:, 0]
-        # equal memories have seen the same tokens
-        held: Any = state.layers
-        pos = torch.cat((held[0].pos, now), 1)
-        mask = _mask(pos > EMPTY, x.dtype) if int(pos.min()) == EMPTY else None
-        sources: Any = state.sources
-        asked = None
-        if sources and not bool(sources[0].valid.all()):
-            asked = _mask(sources[0].valid, x.dtype)
-        layers = []
+            places = self._places(before, x.dtype)
+            x = x + (places if len(places) == 1 else places.repeat_interleave(width, 0))
+        after = before.grow()
+        low, high = after.taken - width, after.taken
+        mask = None if after.mask is None else after.mask[:, None]
         for index, layer in enumerate(self.layers):
             groups, group, dim = layer.heads
-            read = layer.norm(x) if layer.pre else x
-            past = held[index]
-            k = torch.cat((past.k, linear(read, layer.k).view(rows, groups, 1, dim)), 2)
-            v = torch.cat((past.v, linear(read, layer.v).view(rows, groups, 1, dim)), 2)
-            q = linear(read, layer.q).view(rows, groups, group, dim)
-            out = scaled_dot_product_attention(q, k, v, mask)
-            x = torch.addmm(x, out.reshape(rows, -1), layer.o)
-            layers.append(Keys(k, v, pos))
+            queries = groups * group * dim
+            own = mask
+            if own is not None and group > 1:
+                own = own.repeat_interleave(group, 2)
+            qkv = layer.qkv(layer.norm(x) if layer.pre else x)
+            slots = after.room.layers[index]
+            new = qkv[:, queries:].view(-1, width, 2, groups, dim)
+            slots.narrow(3, low, width).copy_(new.permute(2, 0, 3, 1, 4))
+            q = _asking(qkv[:, :queries], width, layer.heads)
+            k, v = slots.narrow(3, 0, high).unbind(0)
+            out = scaled_dot_product_attention(q, k, v, own)
+            x = layer.o.onto(x, _told(out, rows, group))
             if not layer.pre:
                 x = layer.norm(x)
             if layer.cross is not None:
-                cross, source = layer.cross, sources[index]
-                read = cross.norm(x) if layer.pre else x
-                q = linear(read, cross.q).view(rows, *cross.heads)
-                out = scaled_dot_product_attention(q, source.k, source.v, asked)
-                x = torch.addmm(x, out.reshape(rows, -1), cross.o)
+                cross, source = layer.cross, after.sources[index]
+                q = _asking(cross.q(cross.norm(x) if layer.pre else x), width, cross.heads)
+                out = scaled_dot_product_attention(q, source.k, source.v, after.asked)
+                x = cross.o.onto(x, _told(out, rows, cross.heads[1]))
                 if not layer.pre:
                     x = cross.norm(x)
-            read = layer.feed_forward_norm(x) if layer.pre else x
-            x = x + linear(layer.activation(linear(read, *layer.inner)), *layer.outer)
+            inner = layer.inner(layer.feed_forward_norm(x) if layer.pre else x)
+            x = layer.outer.onto(x, layer.activation(inner))
             if not layer.pre:
                 x = layer.feed_forward_norm(x)
         x = x if self.norm is None else self.norm(x)
-        return x[:, None], State(state.next + 1, tuple(layers), state.sources)
+        return x[:, None], after
+
+    def _places(self, branches: Branches, dtype: torch.dtype) -> Tensor:
+        """(F, C), or (1, C) for all, what the input gets at the trunks' next positions."""
+        entry = self.model.entry
+        assert entry is not None, "asked where a position enters at the input"
+        low, high = (bound + branches.steps for bound in branches.bounds)
+        if self.model.config.position.limit is not None or high - low > AHEAD:
+            return entry(branches.start[:, None], dtype)[:, 0]
+        if self.table is None or low < self.first or high >= self.first + len(self.table):
+            ahead = torch.arange(low, high + AHEAD, device=branches.begun.device)
+            self.first, self.table = low, entry(ahead[None], dtype)[0]
+        if low == high:
+            return self.table.narrow(0, low - self.first, 1)
+        return self.table[branches.start - self.first]
 
 
-def prepared(step: Any) -> Any:
+def prepared(step: Any, tokens: int = 0) -> Any:
     """`step` for decoding: a decoder in evaluation as `Stepping`, if it is of its kind.
 
-    Anything else is given back as it is.
+    Of an `EncoderDecoder.decode` it is the decoder, under a pointer if there is one. Anything else
+    is given back as it is. `decode` does this for itself; who calls it often prepares once, and
+    anew when the weights have changed.
+
+    Args:
+        tokens: how many it is to write, in all.
     """
+    owner = getattr(step, "__self__", None)
+    if isinstance(owner, EncoderDecoder) and step == owner.decode:
+        step = owner.step
     if isinstance(step, Pointing):
-        return Pointing(prepared(step.decoder), step.pointer)
+        return Pointing(prepared(step.decoder, tokens), step.pointer)
     if type(step) is not Decoder or step.training or not _plain(step):
         return step
-    return Stepping(step)
+    return Stepping(step, lays=tokens >= LONG)
 
 
 def _plain(model: Decoder) -> bool:
@@ -224,32 +274,59 @@ def _attention(block: Block) -> Attention:
     return block.mixer
 
 
-def _layer(block: Block) -> _Layer:
+def _layer(block: Block, lays: bool) -> _Layer:
     mixer, forward, pre = _attention(block), block.feed_forward, block.placement == "pre"
+    joined = torch.cat([each.weight.detach() for each in (mixer.q, mixer.k, mixer.v)])
     return _Layer(
         pre=pre,
-        q=mixer.q.weight,
-        k=mixer.k.weight,
-        v=mixer.v.weight,
-        o=mixer.o.weight.t(),
+        qkv=Product(joined, lays=lays),
+        o=Product(mixer.o.weight, lays=lays),
         heads=_heads(mixer),
         norm=_norm(mixer.norm if pre else block.mixer_norm),
-        cross=None if block.cross is None else _cross(block.cross, block.cross_norm),
-        inner=(forward.inner.weight, forward.inner.bias),
-        activation=forward.activation.forward,
-        outer=(forward.outer.weight, forward.outer.bias),
+        cross=None if block.cross is None else _cross(block.cross, block.cross_norm, lays),
+        inner=Product(forward.inner.weight, forward.inner.bias, lays=lays),
+        activation=_activation(forward.activation),
+        outer=Product(forward.outer.weight, forward.outer.bias, lays=lays),
         feed_forward_norm=_norm(block.feed_forward_norm),
     )
 
 
-def _cross(cross: CrossAttention, norm: nn.Module) -> _Cross:
-    q, o = cross.q.weight, cross.o.weight.t()
+def _cross(cross: CrossAttention, norm: nn.Module, lays: bool) -> _Cross:
+    q, o = (Product(each.weight, lays=lays) for each in (cross.q, cross.o))
     return _Cross(q=q, o=o, heads=_heads(cross), norm=_norm(norm))
+
+
+def _out(head: Head, lays: bool) -> Product | None:
+    """The map to the vocabulary; None if it is more than one."""
+    if head.adaptive or len(head.projections):
+        return None
+    # thousands of rows, so that the order matters from few tokens on
+    return Product(head.tables[0], head.bias, lays=lays, few=4, packs=True)
 
 
 def _heads(attention: Attention | CrossAttention) -> tuple[int, int, int]:
     groups = attention.kv_heads
     return groups, attention.heads // groups, attention.head_dim
+
+
+def _asking(q: Tensor, width: int, heads: tuple[int, int, int]) -> Tensor:
+    """Queries (F · K, H · D) to (F, G, K · H / G, D)."""
+    groups, group, dim = heads
+    if group == 1:
+        return q.view(-1, width, groups, dim).transpose(1, 2)
+    return q.view(-1, width, groups, group, dim).transpose(1, 2).flatten(2, 3)
+
+
+def _told(out: Tensor, rows: int, group: int) -> Tensor:
+    """(F, G, K · H / G, D) to (F · K, H · D)."""
+    if group == 1:
+        return out.transpose(1, 2).reshape(rows, -1)
+    return out.unflatten(2, (-1, group)).transpose(1, 2).reshape(rows, -1)
+
+
+def _activation(activation: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What an activation does, in place if it can: nobody else has what it is given."""
+    return torch.relu_ if isinstance(activation, nn.ReLU) else activation.forward
 
 
 def _norm(norm: nn.Module | None) -> Callable[[Tensor], Tensor]:
@@ -260,9 +337,3 @@ def _norm(norm: nn.Module | None) -> Callable[[Tensor], Tensor]:
     assert isinstance(norm, nn.RMSNorm), "norms are of NORMS"
     shape = list(norm.normalized_shape)
     return partial(torch.rms_norm, normalized_shape=shape, weight=norm.weight, eps=norm.eps)
-
-
-def _mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, 1, 1, S) from (B, S) bool, as `Pairs.additive`."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min / 2)[:, None, None]
