@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from longspan.buffer import BufferKeeper, Keys
 from longspan.comparing import Comparison
@@ -95,6 +95,9 @@ class Stepping:
     def __init__(self, model: Decoder, lays: bool = False) -> None:
         self.model = model
         self.layers = [_layer(block, lays) for block in model.blocks()]
+        tables, width = model.embedding.tables, model.config.width
+        whole = len(tables) == 1 and not len(model.embedding.projections)
+        self.rows, self.scale = tables[0].detach() if whole else None, width**0.5
         self.norm = None if model.norm is None else _norm(model.norm)
         self.out = _out(model.head, lays)
         self.kept = [_attention(block).keeper.sizes for block in model.blocks()]
@@ -161,8 +164,7 @@ class Stepping:
     def _step(self, tokens: Tensor, state: State | Branches) -> tuple[Tensor, Branches]:
         before = state if isinstance(state, Branches) else Branches.of(state)
         model, rows, width = self.model, tokens.shape[0], before.width
-        check_tokens(tokens, model.size)
-        x = model.embedding(tokens[:, 0])
+        x = self._embedded(tokens)
         if model.entry is not None:
             places = self._places(before, x.dtype)
             x = x + (places if len(places) == 1 else places.repeat_interleave(width, 0))
@@ -198,6 +200,18 @@ class Stepping:
                 x = layer.feed_forward_norm(x)
         x = x if self.norm is None else self.norm(x)
         return x[:, None], after
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """(N, 1) to (N, C)."""
+        if self.rows is None or tokens.device.type != "cpu" or tokens.dtype != torch.long:
+            check_tokens(tokens, self.model.size)
+            return self.model.embedding(tokens[:, 0])
+        try:
+            return embedding(tokens[:, 0], self.rows) * self.scale
+        except IndexError:
+            # on a CPU it has looked at each of them
+            check_tokens(tokens, self.model.size)
+            raise
 
     def _places(self, branches: Branches, dtype: torch.dtype) -> Tensor:
         """(F, C), or (1, C) for all, what the input gets at the trunks' next positions."""
