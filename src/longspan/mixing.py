@@ -44,6 +44,7 @@ class Layer:
         heads, kv_heads, head_dim: H, G and D, for a mixer with heads.
         position, pattern, memory, kernel: the four slots, for a mixer that takes them. Of the
             pattern every mixer takes whether it is causal.
+        bias: maps of queries, keys, values and answers have biases, for a mixer that takes them.
         exact: refuse a memory that does not cover the pattern.
         dropout: of attention weights.
         place_dropout: of what a position makes of places alone (`Order.dropout`).
@@ -58,6 +59,7 @@ class Layer:
     pattern: Pattern
     memory: Memory
     kernel: Kernel
+    bias: bool = False
     exact: bool = True
     dropout: float = 0.0
     place_dropout: float = 0.0
@@ -160,12 +162,14 @@ class Mixer(Component, kind="mixer", folder="longspan.mixers"):
         causal: it has a form in which nothing of the future enters.
         bidirectional: it has a form that looks both ways.
         drops: it has attention weights, some of which `Layer.dropout` drops.
+        biased: its maps may have biases.
     """
 
     slots: ClassVar[bool] = False
     causal: ClassVar[bool] = True
     bidirectional: ClassVar[bool] = False
     drops: ClassVar[bool] = False
+    biased: ClassVar[bool] = False
 
     def conflicts(self, layer: Layer) -> list[Conflict]:
         """What its own settings say against the slots of `layer`."""

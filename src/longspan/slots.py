@@ -501,11 +501,11 @@ class Near:
 class Maps(nn.Module):
     """Queries, keys and values of a layer a second time: from (…, C) to (…, H · D), (…, G · D)."""
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int, bias: bool) -> None:
         super().__init__()
-        self.q = nn.Linear(dim, heads * head_dim, bias=False)
-        self.k = nn.Linear(dim, kv_heads * head_dim, bias=False)
-        self.v = nn.Linear(dim, kv_heads * head_dim, bias=False)
+        self.q = nn.Linear(dim, heads * head_dim, bias)
+        self.k = nn.Linear(dim, kv_heads * head_dim, bias)
+        self.v = nn.Linear(dim, kv_heads * head_dim, bias)
 
 
 @dataclass(frozen=True)
@@ -589,7 +589,9 @@ class Pattern(Component, kind="pattern", folder="longspan.patterns"):
         """
         return None
 
-    def build(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> Maps | None:
+    def build(
+        self, dim: int, heads: int, kv_heads: int, head_dim: int, bias: bool = False
+    ) -> Maps | None:
         """Maps of its own for what marked tokens see; None if they see as all do."""
         return None
 

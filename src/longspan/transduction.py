@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from longspan.data.pairs.batches import Batches, PairBatch
@@ -169,7 +170,7 @@ class Transduction(Answering):
     ) -> list[list[Reply]]:
         found = write(
             model,
-            [codec.prompt(data.separator.join(each.texts)) for each in asked],
+            [_prompt(codec, data.separator.join(each.texts)) for each in asked],
             codec,
             self.decode,
             alternatives=alternatives,
@@ -183,6 +184,12 @@ class Transduction(Answering):
             Reply(each.text(codec.piece).decode("utf-8", "replace").strip(), each.score, each)
             for each in found
         ]
+
+
+def _prompt(codec: Codec, text: str) -> NDArray[np.int64]:
+    ids = codec.prompt(text)
+    # symbols make no text of what has none
+    return codec.source(ids) if len(ids) else ids
 
 
 @dataclass(frozen=True)

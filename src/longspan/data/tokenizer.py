@@ -53,6 +53,7 @@ class Codec:
         kind: name of the tokenizer that fits it.
         unit: what a token is, and so what a perplexity is per: "byte", "token" or "word".
         start: id of the start symbol, which precedes every document and stands for no bytes.
+        closing: id of the symbol after a text that another one follows; usually the start symbol.
     """
 
     kind: ClassVar[str]
@@ -60,7 +61,7 @@ class Codec:
 
     def __init__(self, pieces: Sequence[bytes], start: int) -> None:
         self._pieces = list(pieces)
-        self.start = start
+        self.start = self.closing = start
 
     @property
     def size(self) -> int:
@@ -106,6 +107,24 @@ class Codec:
             DataError: as `blocks`.
         """
         return np.concatenate([np.empty(0, np.int64), *self.blocks(document)], dtype=np.int64)
+
+    def source(self, ids: NDArray[Any]) -> NDArray[Any]:
+        """Ids of a text as an encoder reads them: between symbols, if it learnt texts so."""
+        return ids
+
+    def located(self, document: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`encode`, and (N,) int64 the byte after each token in the document.
+
+        Raises:
+            DataError: as `blocks`, or the tokens do not give the document back.
+        """
+        ids = self.encode(document)
+        if self.decode(ids) != document:
+            raise DataError(
+                f"the tokenizer '{self.kind}' does not give its text back, so no span can be "
+                "found in it; use data.tokenizer=bpe or bytes"
+            )
+        return ids, np.cumsum([len(self.piece(id)) for id in ids.tolist()], dtype=np.int64)
 
     def each(self, documents: Iterable[bytes]) -> Iterator[NDArray[np.int64]]:
         """`encode` for many short documents, which some codecs do faster together.

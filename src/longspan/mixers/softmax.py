@@ -59,6 +59,7 @@ class Attention(Mixing):
             queries (2305.13245), one by all (multi-query, 1911.02150); the memory shrinks by it.
         position, pattern, memory, kernel: the four slots.
         score: how a query and a key are compared; by their scaled product unless said otherwise.
+        bias: the maps of queries, keys, values and answers have biases (1810.04805).
         dropout: probability of dropping an attention weight, in training.
         place_dropout: probability of dropping a number of Transformer-XL's R, in training.
         norm: normalises what the layer reads, the memory included; the memory itself keeps the
@@ -83,6 +84,7 @@ class Attention(Mixing):
         memory: Memory | None = None,
         kernel: Kernel | None = None,
         score: Score | None = None,
+        bias: bool = False,
         dropout: float = 0.0,
         place_dropout: float = 0.0,
         norm: nn.Module | None = None,
@@ -100,14 +102,14 @@ class Attention(Mixing):
         slots = (self.position, self.pattern, self.memory, self.kernel)
         refuse(attention_conflicts(*slots, self.score, self.head_dim, exact=exact))
         inner, shared = heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q = nn.Linear(dim, inner, bias=False)
-        self.k = nn.Linear(dim, shared, bias=False)
-        self.v = nn.Linear(dim, shared, bias=False)
-        self.o = nn.Linear(inner, dim, bias=False)
+        self.q = nn.Linear(dim, inner, bias)
+        self.k = nn.Linear(dim, shared, bias)
+        self.v = nn.Linear(dim, shared, bias)
+        self.o = nn.Linear(inner, dim, bias)
         self.order = self.position.build(dim, heads, self.head_dim)
         self.order.dropout = place_dropout
         self.comparison: Comparison = self.score.build(heads, self.head_dim)
-        self.wide = self.pattern.build(dim, heads, self.kv_heads, self.head_dim)
+        self.wide = self.pattern.build(dim, heads, self.kv_heads, self.head_dim, bias)
         self.begun(0)
         # the keys of both maps are kept, as more heads
         kept = self.kv_heads * (1 if self.wide is None else 2)
@@ -222,9 +224,8 @@ class Attention(Mixing):
         self.order.begin(layer)
         if self.wide is not None:
             # what they are to see apart they learn
-            common = {name: getattr(self, name).weight for name in "qkv"}
-            for name, weight in common.items():
-                getattr(self.wide, name).weight.data.copy_(weight.data)
+            for name in "qkv":
+                getattr(self.wide, name).load_state_dict(getattr(self, name).state_dict())
 
     @property
     def reads(self) -> int | None:
@@ -362,7 +363,7 @@ class Attention(Mixing):
 
         def mapped(x: Tensor, by: nn.Linear) -> Tensor:
             read = x if self.norm is None else functional_call(self.norm, norm, (x,))
-            return self._split(linear(read, by.weight.detach()))
+            return self._split(linear(read, by.weight.detach(), _still(by.bias)))
 
         return Project(
             lambda x: (mapped(x, self.k), mapped(x, self.v)),
@@ -409,6 +410,10 @@ class Attention(Mixing):
         return max(0, int(back[:, 0].max()))
 
 
+def _still(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()
+
+
 @dataclass(frozen=True)
 class Softmax(Mixer, name="softmax"):
     """Multi-head attention with the four slots.
@@ -420,6 +425,7 @@ class Softmax(Mixer, name="softmax"):
     slots: ClassVar[bool] = True
     bidirectional: ClassVar[bool] = True
     drops: ClassVar[bool] = True
+    biased: ClassVar[bool] = True
 
     score: Score = field(default_factory=Scaled)
 
@@ -438,6 +444,7 @@ class Softmax(Mixer, name="softmax"):
             memory=layer.memory,
             kernel=layer.kernel,
             score=self.score,
+            bias=layer.bias,
             dropout=layer.dropout,
             place_dropout=layer.place_dropout,
             norm=layer.norm,

@@ -68,8 +68,13 @@ class StackConfig:
         stack: in what layers differ, first layer first, repeated until all have their turn; () if
             all are alike.
         exact: refuse a memory that does not cover the pattern.
+        bias: maps of queries, keys, values and answers have biases, as in BERT (1810.04805); of
+            cross-attention none have.
         norm: "layer" (1607.06450) or "rms" (1910.07467).
+        epsilon: what a norm adds to the variance.
         placement: of the norms, "pre" or "post".
+        first_norm: one more norm before the first layer, of the embeddings with their positions,
+            as in BERT.
         final_norm: one more norm after the last layer.
         activation: "relu", "gelu" or "swiglu".
         dropout: of embeddings, Transformer-XL's R, mixers' output, feed-forward (after either map)
@@ -95,8 +100,11 @@ class StackConfig:
     kernel: Kernel = field(default_factory=Auto)
     stack: tuple[Different, ...] = ()
     exact: bool = True
+    bias: bool = False
     norm: NormName = "layer"
+    epsilon: float = 1e-5
     placement: Placement = "pre"
+    first_norm: bool = False
     final_norm: bool = True
     activation: ActivationName = "gelu"
     dropout: float = 0.0
@@ -113,6 +121,8 @@ class StackConfig:
             for name in ("dropout", "attention_dropout")
             if not 0 <= (value := getattr(self, name)) < 1
         ]
+        if not self.epsilon > 0:
+            problems.append(f"model.epsilon must be above 0, not {self.epsilon}")
         if not problems and self.head_dim is None and self.width % self.heads:
             problems.append(
                 f"model.width={self.width} does not divide into model.heads={self.heads}; "
@@ -161,6 +171,7 @@ class StackConfig:
             pattern=different.pattern or self.pattern,
             memory=different.memory or (NoMemory() if self.wrapped else self.memory),
             kernel=self.kernel,
+            bias=self.bias,
             exact=self.exact and not self.wrapped,
             dropout=self.attention_dropout,
             place_dropout=self.dropout,
@@ -265,6 +276,8 @@ class StackConfig:
             left.pop("pattern", None)
         if self.attention_dropout and not any(mixer.drops for mixer in self.mixers()):
             left["attention_dropout"] = self.attention_dropout
+        if self.bias and not any(mixer.biased for mixer in self.mixers()):
+            left["bias"] = self.bias
         return left
 
 
@@ -277,6 +290,7 @@ class Stack(nn.Module):
     """
 
     layers: nn.ModuleList
+    first_norm: nn.Module | None
     norm: nn.Module | None
     entry: nn.Module | None
 
@@ -286,6 +300,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(
             _block(config, mixer, layer, cross) for mixer, layer, _ in config.each_layer()
         )
+        self.first_norm = make_norm(config) if config.first_norm else None
         self.norm = make_norm(config) if config.final_norm else None
 
     def blocks(self) -> Iterator[Block]:
@@ -353,12 +368,14 @@ class Stack(nn.Module):
         return [(source, pairs) for source in read]
 
     def placed(self, x: Tensor, places: Places) -> Tensor:
-        """`x` (B, T, C) with what a position that enters at the input adds to it."""
-        if self.entry is None:
-            return x
-        # padding stands nowhere: no table need reach so far
-        pos = places.pos if places.valid is None else places.pos.masked_fill(~places.valid, 0)
-        return x + self.entry(pos, x.dtype)
+        """`x` (B, T, C) with what a position that enters at the input adds to it, normalised where
+        the first layer reads it so.
+        """
+        if self.entry is not None:
+            # padding stands nowhere: no table need reach so far
+            pos = places.pos if places.valid is None else places.pos.masked_fill(~places.valid, 0)
+            x = x + self.entry(pos, x.dtype)
+        return x if self.first_norm is None else self.first_norm(x)
 
     def begin(self, batch: int, like: Tensor) -> State:
         """The state before any token; `like` gives dtype and device."""
@@ -393,7 +410,7 @@ class Stack(nn.Module):
 
 def make_norm(config: StackConfig) -> nn.Module:
     """A norm of the config's kind and width."""
-    return NORMS[config.norm](config.width, eps=1e-5)
+    return NORMS[config.norm](config.width, eps=config.epsilon)
 
 
 def _block(config: StackConfig, mixer: Mixer, layer: Layer, cross: CrossConfig | None) -> Block:

@@ -252,6 +252,8 @@ def _plain(model: Decoder) -> bool:
     config = model.config
     if model.wrapping is not None or model.reads is not None or config.folds or config.restores:
         return False
+    if model.first_norm is not None:
+        return False
     hooked = (m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks)
     if next(hooked, None) is not None:
         return False
@@ -279,7 +281,7 @@ def _compares(attention: Attention | CrossAttention) -> bool:
         and type(attention.comparison) is Comparison
         and attention.score.multiplies
         and isinstance(attention.kernel, Auto)
-        and all(type(each) is nn.Linear for each in maps)
+        and all(type(each) is nn.Linear and each.bias is None for each in maps)
     )
 
 

@@ -27,6 +27,7 @@ class VocabularyConfig:
 
     Attributes:
         width: of the rows of frequent tokens (d_embed); None for the model's width.
+        scaled: the embedding is √C times the rows (1706.03762, section 3.4); BERT's are the rows.
         cutoffs: first token of each cluster but the first, rising; () for one table.
         div: each cluster's rows are this many times narrower than the last one's (div_val).
         tied: input and output use the same rows.
@@ -35,6 +36,7 @@ class VocabularyConfig:
     """
 
     width: int | None = None
+    scaled: bool = True
     cutoffs: tuple[int, ...] = ()
     div: int = 1
     tied: bool = True
@@ -86,7 +88,7 @@ class VocabularyConfig:
 
 
 class Embedding(nn.Module):
-    """Tokens (B, T) int64 to (B, T, C), scaled by √C (1706.03762, section 3.4).
+    """Tokens (B, T) int64 to (B, T, C), scaled by √C unless the config says otherwise.
 
     Shapes: with div = 1 one table (V, W) and at most one projection (C, W); otherwise a table
     (tokens, W_i) and a projection (C, W_i) a cluster.
@@ -96,6 +98,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.config, self.size, self.dim = config, size, dim
         self.clusters = config.clusters(size, dim)
+        self.scale = dim**0.5 if config.scaled else 1.0
         separate = self.clusters if config.div > 1 else [(0, size, config.width or dim)]
         self.tables = nn.ParameterList(
             nn.Parameter(torch.randn(high - low, width) * dim**-0.5)
@@ -110,14 +113,14 @@ class Embedding(nn.Module):
         if len(self.tables) == 1:
             x = embedding(tokens, self.tables[0])
             x = linear(x, self.projections[0]) if len(self.projections) else x
-            return x * self.dim**0.5
+            return x * self.scale
         x = self.tables[0].new_zeros(*tokens.shape, self.dim)
         for (low, high, _), table, projection in zip(
             self.clusters, self.tables, self.projections, strict=True
         ):
             inside = (tokens >= low) & (tokens < high)
             x[inside] = linear(embedding(tokens[inside] - low, table), projection)
-        return x * self.dim**0.5
+        return x * self.scale
 
 
 class Head(nn.Module):

@@ -72,8 +72,8 @@ class Longformer(Pattern, name="longformer"):
     def reads(self) -> int | None:
         return max(map(len, self.after), default=0) if self.tokens or self.after else None
 
-    def build(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> Maps:
-        return Maps(dim, heads, kv_heads, head_dim)
+    def build(self, dim: int, heads: int, kv_heads: int, head_dim: int, bias: bool = False) -> Maps:
+        return Maps(dim, heads, kv_heads, head_dim, bias)
 
     def first(self, pos: Tensor, opened: Tensor | None) -> Tensor:
         return torch.full_like(pos, EMPTY + 1)

@@ -152,7 +152,7 @@ def encoded(
             if not (len(source) and len(target)):
                 side = "target" if len(source) else "source"
                 raise DataError(f"{origin.place(record.number)}: the {side} has no tokens")
-            yield record, source.astype(stored), target.astype(stored)
+            yield record, codec.source(source).astype(stored), target.astype(stored)
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -67,7 +67,7 @@ class Window(NamedTuple):
 
 
 class SpanBatch(NamedTuple):
-    """Rows [start, question, start, context], right-padded with 0; B rows, T tokens.
+    """Rows [start, question, closing, context], right-padded with 0; B rows, T tokens.
 
     Attributes:
         tokens: (B, T) int64.
@@ -124,7 +124,7 @@ class Spans:
 
     def rows(self, windows: Sequence[int] | NDArray[np.int64]) -> SpanBatch:
         """A batch of the windows given, in that order."""
-        start = self.codec.start
+        start, closing = self.codec.start, self.codec.closing
         lengths = self.lengths[windows]
         shape = (len(lengths), int(lengths.max()))
         tokens, kinds = np.zeros(shape, np.int64), np.full(shape, QUESTION, np.int64)
@@ -134,7 +134,7 @@ class Spans:
             asked = self.asked[window.question]
             about = self.contexts[window.question].ids[window.low : window.high]
             offset, end = 2 + len(asked), lengths[row]
-            tokens[row, :end] = np.concatenate([[start], asked, [start], about])
+            tokens[row, :end] = np.concatenate([[start], asked, [closing], about])
             kinds[row, offset:end] = np.where(np.isin(about, asked), SHARED, CONTEXT)
             offsets[row] = offset
             if window.span is not None:
@@ -323,16 +323,9 @@ def _texts(asked: Iterable[Question]) -> Iterator[bytes]:
 def _encoded(text: str, place: str, codec: Codec) -> Text:
     content = text.encode()
     try:
-        ids = codec.encode(content)
+        return Text(*codec.located(content), content)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
-    if codec.decode(ids) != content:
-        raise DataError(
-            f"{place}: the tokenizer '{codec.kind}' does not give its text back, so no span can be "
-            "found in it; use data.tokenizer=bpe or bytes"
-        )
-    ends = np.cumsum([len(codec.piece(id)) for id in ids.tolist()], dtype=np.int64)
-    return Text(ids, ends, content)
 
 
 def _tokens(context: str, text: Text, start: int, answer: str) -> tuple[int, int]:
