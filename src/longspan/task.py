@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from longspan.data.pairs.sources import sources
 from longspan.data.tokenizer import Codec
 from longspan.decoding.hypothesis import Hypothesis
-from longspan.errors import Conflict
+from longspan.errors import ConfigError, Conflict
 from longspan.registry import Component
+from longspan.start import StartConfig
 from longspan.state import State
 from longspan.training.config import TrainConfig
 
@@ -128,6 +129,27 @@ class Task(Component, kind="task", folder="longspan.tasks"):
     @abstractmethod
     def build(self, model: Any, codec: Codec) -> nn.Module:
         """The model of a section, with fresh weights."""
+
+    def started(self, tree: Any, start: StartConfig) -> Any:
+        """The section `model`, of which YAML gave `tree`, with what a pretrained start says of it.
+
+        Raises:
+            ConfigError: the task's models do not begin so.
+            CheckpointError: the start cannot be read.
+        """
+        raise ConfigError(
+            f"start.path={start.path} is an encoder, and task '{self.name}' has none; leave "
+            "`start` out"
+        )
+
+    def begin(self, model: Any, start: StartConfig) -> None:
+        """Gives a fresh model the weights of a pretrained start.
+
+        Raises:
+            ConfigError: the model is another one.
+            CheckpointError: the weights cannot be read, or do not fit.
+        """
+        self.started(None, start)
 
     @abstractmethod
     def lessons(self, material: Material, data: Any, model: Any, train: TrainConfig) -> Lessons:

@@ -29,11 +29,12 @@ from longspan.decoding.decode import Decoding, decode
 from longspan.decoding.hypothesis import Hypothesis
 from longspan.decoding.strategies.beam import Beam
 from longspan.decoding.strategies.greedy import Greedy
-from longspan.errors import ConfigError, Conflict, DivergedError, InputError
+from longspan.errors import ConfigError, Conflict, DataError, DivergedError, InputError
 from longspan.models.decoder import DecoderConfig
 from longspan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from longspan.models.prefix import Prefix
 from longspan.models.stepping import prepared
+from longspan.start import StartConfig
 from longspan.state import State
 from longspan.task import (
     Answering,
@@ -110,10 +111,18 @@ class Transduction(Answering):
             return EncoderDecoder(model, codec.size, codec.size)
         return Prefix(model, codec.size)
 
+    def started(self, tree: Any, start: StartConfig) -> Any:
+        return start.both_tree(tree)
+
+    def begin(self, model: EncoderDecoder, start: StartConfig) -> None:
+        start.begin_both(model)
+
     def lessons(
         self, material: Material, data: PairsConfig, model: TransducerConfig, train: TrainConfig
     ) -> Lessons:
         assert train.tokens is not None
+        for part in (material.train, material.valid):
+            _refuse_longer(part, model)
         return _Pairs(Batches(material.train, train.tokens, train.seed), train.smoothing)
 
     def score(self, model: Any, held_out: Pairs, codec: Codec, tokens: int) -> Scores:
@@ -306,6 +315,27 @@ def read(model: Transducer, sources: Sequence[Any]) -> State:
         row[: len(source)] = torch.from_numpy(np.asarray(source, np.int64))
     valid, device = torch.arange(longest) < lengths[:, None], device_of(model)
     return model.encode(tokens.to(device), _ragged(valid, device))
+
+
+def _refuse_longer(pairs: Pairs, model: TransducerConfig) -> None:
+    """Before training rather than in it: pairs beyond the places of a model.
+
+    Raises:
+        DataError: one is; it is named.
+    """
+    if not isinstance(model, EncoderDecoderConfig) or not len(pairs):
+        return
+    sides = {"source": (model.encoder, 0), "target": (model.decoder, 1)}
+    for column, (side, (config, more)) in enumerate(sides.items()):
+        limit = config.position.limit
+        lengths = pairs.lengths[:, column] + more  # the start symbol is read too
+        worst = int(lengths.argmax())
+        if limit is not None and lengths[worst] > limit:
+            raise DataError(
+                f"{pairs.name(worst)}: the {side} has {lengths[worst]} tokens, more than the "
+                f"{limit} places of position='{config.position.name}'; give it more "
+                "(position.length), or leave it out (data.longest does, in training)"
+            )
 
 
 def _refuse(model: Transducer, sources: Sequence[Any], names: Callable[[int], str]) -> None:

@@ -17,6 +17,8 @@ from longspan.answers import agreement, f1
 from longspan.data.spans.config import SpansConfig
 from longspan.data.spans.question import Question
 from longspan.data.spans.windows import (
+    CONTEXT,
+    QUESTION,
     SpanBatch,
     Spans,
     SpanSplits,
@@ -29,6 +31,7 @@ from longspan.data.tokenizer import Codec
 from longspan.errors import ConfigError, Conflict, DataError, DivergedError
 from longspan.models.encoder import EncoderConfig
 from longspan.models.spans import SpanFinder, best_span
+from longspan.start import StartConfig
 from longspan.state import State
 from longspan.task import (
     Answering,
@@ -113,6 +116,18 @@ class SpanAnswering(Answering, name="span_answering"):
 
     def build(self, model: EncoderConfig, codec: Codec) -> SpanFinder:
         return SpanFinder(model, codec.size)
+
+    def started(self, tree: Any, start: StartConfig) -> Any:
+        return start.encoder_tree(tree)
+
+    def begin(self, model: SpanFinder, start: StartConfig) -> None:
+        start.begin_encoder(model.encoder)
+        # the question is the first text and the context the second; the first's vector has
+        # become part of the positions
+        first, second = start.bert.kinds
+        with torch.no_grad():
+            model.kinds.weight[QUESTION] = 0.0
+            model.kinds.weight[CONTEXT:] = second - first
 
     def lessons(
         self, material: Material, data: SpansConfig, model: EncoderConfig, train: TrainConfig

@@ -36,7 +36,7 @@ from longspan.training.checkpoint import (
 )
 from longspan.training.config import TrainConfig
 from longspan.training.optimizer import Optimizer, learning_rate
-from longspan.training.recipe import Recipe, read_recipe
+from longspan.training.recipe import Recipe, read_model, read_recipe
 from longspan.training.run import load, write_config, write_json
 
 FREE = ("run", "train.steps", "evaluate", "log", "data.cache")
@@ -145,6 +145,12 @@ class Trainer:
                 f"{self.folder} holds a run already; go on with --resume, or choose another "
                 "folder with --run"
             )
+        self.start = None if started else recipe.start
+        if self.source is not None and self.start is not None:
+            raise ConfigError(
+                f"the model cannot begin both with the weights of {self.source} (--from) and with "
+                f"those of start.path={self.start.path}; leave one out"
+            )
         self.recipe = self._resolve(recipe, started)
         self.codec = Codec.load(self.folder) if started else None
         self.threads = set_threads(self.recipe.train.threads)
@@ -162,6 +168,8 @@ class Trainer:
             load_weights(self.model, self.checkpoint / MODEL)
         elif self.source is not None:
             load_weights(self.model, load(self.source).checkpoint / MODEL)
+        elif self.start is not None:
+            self.task.begin(self.model, self.start)
         self.model.to(self.device)
         self.optimizer = Optimizer(self.model, config, self.dtype)
         self.model.train()
@@ -201,15 +209,20 @@ class Trainer:
 
     def _prepare(self) -> Material:
         task, data = self.recipe.task, self.recipe.data
+        if self.codec is not None and self.recipe.start is not None:
+            return task.prepare(data, self.codec)
         if self.codec is not None:
             # the run's own, which the data alone need not give: it may have come from another run
             splits = task.prepare(data)
             same = splits.codec.fingerprint == self.codec.fingerprint
             return splits if same else task.prepare(data, self.codec)
+        if self.start is not None:
+            return task.prepare(data, self.start.bert.codec)
         if self.source is None:
             return task.prepare(data)
         source = load(self.source)
-        old, new = source.config["model"], plain(self.recipe.model)
+        # built anew: what an older version did not know has today's default
+        old, new = plain(read_model(str(self.source))), plain(self.recipe.model)
         changed = [c for c in differences(old, new) if not c[0].startswith(("dropout", "atten"))]
         if changed:
             raise ConfigError(
@@ -244,7 +257,7 @@ class Trainer:
             file.truncate(self.progress.metrics)
         if self.progress.step == 0:
             shutil.rmtree(self.folder / "events", ignore_errors=True)
-        if self.checkpoint is None and self.source is not None:
+        if self.checkpoint is None and not (self.source is None and self.start is None):
             # the weights to begin with, so that going on needs the other run no more
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             self._save()

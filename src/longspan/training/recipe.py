@@ -1,9 +1,9 @@
 """A recipe: all that a training run is, in one YAML file.
 
-Sections: `task` (what for), `data` (what is read), `model` (what learns), `train` (how), `evaluate`
-and `log` (how it is watched). The task says what `data` and `model` are. A recipe that ships in the
-package is called by its name. Every run keeps its own, resolved, in `run.yaml`, which is a recipe
-too.
+Sections: `task` (what for), `data` (what is read), `model` (what learns), `start` (with what
+weights, unless fresh ones), `train` (how), `evaluate` and `log` (how it is watched).
+The task says what `data` and `model` are. A recipe that ships in the package is called by its name.
+Every run keeps its own, resolved, in `run.yaml`, which is a recipe too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from longspan.compat import refuse
 from longspan.config import Tree, attempt, override, plain, read_yaml
 from longspan.errors import ConfigError, Conflict, did_you_mean
+from longspan.start import StartConfig
 from longspan.task import Task
 from longspan.training.config import TrainConfig
 
@@ -76,6 +77,7 @@ class Recipe:
 
     Attributes:
         data, model: what the task says they are.
+        start: with what weights the model begins; None for fresh ones.
         run: the run's folder; "" for runs/NAME.
     """
 
@@ -83,6 +85,7 @@ class Recipe:
     model: Any
     train: TrainConfig
     task: Task = field(default_factory=lambda: Task.find(USUAL)())
+    start: StartConfig | None = None
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     log: LogConfig = field(default_factory=LogConfig)
     run: str = ""
@@ -145,6 +148,9 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         tree["run"] = name
     tree = override(tree, changes or {})
     task = read_task(tree, name)
+    if not _is_run(Path(name)):
+        # a run holds all that its start said
+        tree = _started(tree, task, name)
     kinds = {"data": task.data, "model": task.model(tree.get("model"))}
     recipe, problems = attempt(Recipe, tree, kinds=kinds)
     if recipe is not None:
@@ -161,6 +167,17 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         stem = path.stem if path.suffix else path.name
         recipe = replace(recipe, run=str(Path("runs") / stem))
     return recipe
+
+
+def _started(tree: Tree, task: Task, name: str) -> Tree:
+    """A recipe's tree with what its pretrained start says of model and tokenizer."""
+    if tree.get("start") is None:
+        return tree
+    start, problems = attempt(StartConfig, tree["start"], "start")
+    if start is None or problems:
+        raise ConfigError(problems, name)
+    model, data = task.started(tree.get("model"), start), start.tokenizer_tree(tree.get("data"))
+    return {**tree, "model": model, "data": data}
 
 
 def read_task(tree: Tree, name: str) -> Task:

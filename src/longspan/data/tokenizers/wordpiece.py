@@ -150,6 +150,4 @@ def _normal(lower: bool, accents: bool | None, characters: bool) -> normalizers.
 def _bytes(piece: str) -> bytes:
     if piece in SYMBOLS and piece != UNK:
         return b""
-    return (
-        piece.removeprefix(GOES_ON).encode() if piece.startswith(GOES_ON) else f" {piece}".encode()
-    )
+    return (piece[len(GOES_ON) :] if piece.startswith(GOES_ON) else f" {piece}").encode()
