@@ -28,7 +28,7 @@ from longspan.models.block import Block
 from longspan.models.decoder import Decoder
 from longspan.models.encoder import Encoder, EncoderConfig
 from longspan.models.vocabulary import VocabularyConfig
-from longspan.positions.learned import Learned
+from longspan.positions.learned import Learned, LearnedEntry
 from longspan.training.checkpoint import read_tensors
 
 SIZES = {
@@ -105,10 +105,9 @@ class Bert:
         copying = Copying(self.tensors, tuple(f"encoder.layer.{index}." for index in chosen))
         embedding, entry = model.embedding, model.entry
         assert embedding is not None, "a model of tokens"
-        assert entry is not None, "positions enter at the input"
+        assert isinstance(entry, LearnedEntry), "learned positions"
         copying.copy("embeddings.word_embeddings.weight", embedding.tables[0], slice(self.size))
-        copying.copy("embeddings.LayerNorm.weight", model.first_norm.weight)
-        copying.copy("embeddings.LayerNorm.bias", model.first_norm.bias)
+        _both(copying, "embeddings.LayerNorm", model.first_norm)
         places = torch.arange(len(entry.table)) % self.places
         copying.copy("embeddings.position_embeddings.weight", entry.table, places)
         for index, block in zip(chosen, model.blocks(), strict=True):
