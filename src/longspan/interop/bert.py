@@ -114,7 +114,7 @@ class Bert:
             _fill_block(copying, f"encoder.layer.{index}", block)
         copying.finish()
         with torch.no_grad():
-            entry.table += self.kinds[0]
+            entry.table.add_(self.kinds[0])
 
     @property
     def places(self) -> int:
