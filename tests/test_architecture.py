@@ -65,7 +65,7 @@ LAYERS = [
     ["measure", "measure.perplexity", "measure.cost", "measure.crossover"],
     ["training.config", "training.checkpoint"],
     # what others have trained, from which training may begin
-    ["interop.copying", "interop.bert"],
+    ["interop.copying", "interop.folder", "interop.bert"],
     ["start"],
     ["task"],
     ["transduction"],

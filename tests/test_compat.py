@@ -223,6 +223,11 @@ def test_s3_nor_dropout_of_weights_that_no_layer_has() -> None:
     assert stack(*both, memory=Cache(), attention_dropout=0.1) == []
 
 
+def test_s3_nor_biases_that_no_layer_has() -> None:
+    assert stack(mixer=Own(), bias=True) == ["S3"]
+    assert stack(Different(mixer=Own()), Different(), memory=Cache(), bias=True) == []
+
+
 def test_s4_a_stack_has_one_length_of_segments() -> None:
     layers = [Different(pattern=Segments(length, 0)) for length in (4, 8)]
     assert stack(*layers) == ["S4"]

@@ -93,32 +93,23 @@ class StartConfig:
             )
         return {**(tree or {}), "tokenizer": own}
 
-    def refuse_encoder(self, config: EncoderConfig, where: str = "model") -> None:
-        """Refuses an encoder that cannot begin as the checkpoint.
+    def encoder_problems(self, config: EncoderConfig, where: str = "model") -> list[str]:
+        """Why an encoder cannot begin as the checkpoint."""
+        return self._differences(config, where, self.bert.config.layers)
 
-        Raises:
-            ConfigError: with every difference.
-        """
-        if problems := self._differences(config, where, self.bert.config.layers):
-            raise ConfigError(problems)
-
-    def refuse_both(self, config: EncoderDecoderConfig) -> None:
-        """Refuses an encoder and a decoder that cannot begin as the checkpoint.
-
-        Raises:
-            ConfigError: with every difference.
-        """
-        problems = self._differences(config.encoder, "model.encoder", self.bert.config.layers)
-        if self.decoder:
-            layers = config.decoder.layers
-            problems += self._differences(config.decoder, "model.decoder", layers)
-            if layers > self.bert.config.layers:
-                problems.append(
-                    f"model.decoder.layers={layers}, and {self.path} has "
-                    f"{self.bert.config.layers}; take so many or fewer, or start.decoder=false"
-                )
-        if problems:
-            raise ConfigError(problems)
+    def both_problems(self, config: EncoderDecoderConfig) -> list[str]:
+        """Why an encoder and a decoder cannot begin as the checkpoint."""
+        problems = self.encoder_problems(config.encoder, "model.encoder")
+        if not self.decoder:
+            return problems
+        layers = config.decoder.layers
+        problems += self._differences(config.decoder, "model.decoder", layers)
+        if layers > self.bert.config.layers:
+            problems.append(
+                f"model.decoder.layers={layers}, and {self.path} has {self.bert.config.layers}; "
+                "take so many or fewer, or start.decoder=false"
+            )
+        return problems
 
     def begin_encoder(self, model: Encoder) -> None:
         """Gives an encoder the checkpoint's weights.
@@ -127,12 +118,14 @@ class StartConfig:
             ConfigError: it is another model.
             CheckpointError: they cannot be read, or do not fit.
         """
-        self.refuse_encoder(model.config)
+        if problems := self.encoder_problems(model.config):
+            raise ConfigError(problems)
         self.bert.fill(model)
 
     def begin_both(self, model: EncoderDecoder) -> None:
         """Gives an encoder and a decoder the checkpoint's weights; raises as `begin_encoder`."""
-        self.refuse_both(model.config)
+        if problems := self.both_problems(model.config):
+            raise ConfigError(problems)
         self.bert.fill(model.encoder)
         if self.decoder:
             self.bert.fill(model.decoder, spread(self.bert.config.layers, model.config.decoder))

@@ -142,6 +142,10 @@ class Task(Component, kind="task", folder="longspan.tasks"):
             "`start` out"
         )
 
+    def differing(self, model: Any, start: StartConfig) -> list[str]:
+        """Why a section `model` cannot begin with a start, if `started` takes it."""
+        return []
+
     def begin(self, model: Any, start: StartConfig) -> None:
         """Gives a fresh model the weights of a pretrained start.
 

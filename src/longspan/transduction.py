@@ -114,6 +114,9 @@ class Transduction(Answering):
     def started(self, tree: Any, start: StartConfig) -> Any:
         return start.both_tree(tree)
 
+    def differing(self, model: EncoderDecoderConfig, start: StartConfig) -> list[str]:
+        return start.both_problems(model)
+
     def begin(self, model: EncoderDecoder, start: StartConfig) -> None:
         start.begin_both(model)
 

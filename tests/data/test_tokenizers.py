@@ -17,6 +17,7 @@ from longspan.data import units as cutting
 from longspan.data.tokenizer import FILE, Codec, Tokenizer
 from longspan.data.tokenizers.bpe import BPE
 from longspan.data.tokenizers.bytes import Bytes
+from longspan.data.tokenizers.wordpiece import WordPiece
 from longspan.data.tokenizers.words import EOS, UNK, Words
 from longspan.data.units import LONGEST, units
 from longspan.errors import CheckpointError, ConfigError, DataError, InputError
@@ -26,13 +27,18 @@ SAMPLE = (
     "    def étage(self):\r\n        return self.étage  # 🙂🙂 naïve\x00\n" * 20
 ).encode()
 
-NAMES = ["bytes", "bpe", "words"]
+NAMES = ["bytes", "bpe", "words", "wordpiece"]
 
 
 @cache
 def fitted(name: str) -> Codec:
-    choice: Tokenizer = {"bytes": Bytes(), "bpe": BPE(vocab=400), "words": Words()}[name]
-    return choice.fit([SAMPLE])
+    choices: dict[str, Tokenizer] = {
+        "bytes": Bytes(),
+        "bpe": BPE(vocab=400),
+        "words": Words(),
+        "wordpiece": WordPiece(vocab=200),
+    }
+    return choices[name].fit([SAMPLE])
 
 
 # lines long and short, every kind of end, characters of one to four bytes, runs beyond a unit
@@ -51,6 +57,7 @@ text = st.lists(
 
 
 @pytest.mark.parametrize("name", ["bytes", "bpe"])
+@settings(deadline=None)
 @given(content=text)
 @example(b"")
 @example(b"a" * LONGEST + b"\n")
@@ -82,6 +89,7 @@ def test_words_have_a_normal_form_which_decoding_gives_and_encoding_keeps(conten
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)
 @given(content=text, cuts=st.lists(st.floats(0, 1), max_size=8))
 @example(("é" * LONGEST).encode(), [0.1, 0.24999, 0.25, 0.3, 0.9])
 def test_a_stream_gives_the_same_ids_wherever_it_is_cut(
@@ -198,7 +206,7 @@ def test_the_start_symbol_is_an_id_of_its_own_and_stands_for_no_bytes() -> None:
         assert codec.decode([codec.start]) == b""
         assert 0 <= codec.start < codec.size
     assert (fitted("bytes").start, fitted("bytes").size) == (256, 257)
-    assert [fitted(name).unit for name in NAMES] == ["byte", "token", "word"]
+    assert [fitted(name).unit for name in NAMES] == ["byte", "token", "word", "token"]
 
 
 @pytest.mark.parametrize("name", NAMES)

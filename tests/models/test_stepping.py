@@ -48,6 +48,8 @@ LEFT = {
     "short": replace(PLAIN, pattern=Window(4), memory=Recent(4)),
     "bordered": replace(PLAIN, pattern=Window(4)),
     "named": replace(PLAIN, kernel=Reference()),
+    "biased": replace(PLAIN, bias=True),
+    "normed at first": replace(PLAIN, first_norm=True),
 }
 
 

@@ -10,7 +10,6 @@ is part of the positions. What stands above the last layer (the pooler, heads) i
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +21,14 @@ import torch
 from torch import Tensor
 
 from longspan.data.tokenizers.wordpiece import WordPieceCodec
-from longspan.errors import CheckpointError
+from longspan.errors import CheckpointError, ConfigError
 from longspan.interop.copying import Copying
+from longspan.interop.folder import read_json, read_weights
 from longspan.models.block import Block
 from longspan.models.decoder import Decoder
 from longspan.models.encoder import Encoder, EncoderConfig
 from longspan.models.vocabulary import VocabularyConfig
 from longspan.positions.learned import Learned, LearnedEntry
-from longspan.training.checkpoint import read_tensors
 
 SIZES = {
     "vocab_size": 1,
@@ -43,6 +42,8 @@ SIZES = {
 
 ACTIVATIONS = ("gelu", "relu")
 KIND = "embeddings.token_type_embeddings.weight"
+SPARE = ("embeddings.position_ids",)
+"""What old checkpoints hold and nothing needs: 0, 1, 2, …"""
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,16 @@ class Bert:
                 counterpart here.
         """
         path = Path(path).expanduser()
-        tree = _read_json(path / "config.json")
-        codec, size = _codec(path), tree.get("vocab_size")
-        config = encoder_config(tree)
-        if codec.size > int(size or 0):
+        tree = read_json(path / "config.json")
+        try:
+            config = encoder_config(tree)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path / 'config.json'}: {error}") from error
+        codec = _codec(path)
+        if codec.size > tree["vocab_size"]:
             raise CheckpointError(
-                f"{path}: the tokenizer has {codec.size} tokens, config.json says {size}"
+                f"{path}: its tokenizer has {codec.size} tokens, and config.json says "
+                f"vocab_size={tree['vocab_size']}"
             )
         return Bert(path, config, codec.size, codec)
 
@@ -102,19 +107,23 @@ class Bert:
             CheckpointError: they are missing, damaged or of another shape.
         """
         chosen = range(self.config.layers) if layers is None else layers
-        copying = Copying(self.tensors, tuple(f"encoder.layer.{index}." for index in chosen))
+        named = [f"encoder.layer.{index}." for index in chosen]
+        whole = ["encoder.layer.", "embeddings."]
+        copying = Copying(self.tensors, tuple(whole if layers is None else named), SPARE)
         embedding, entry = model.embedding, model.entry
         assert embedding is not None, "a model of tokens"
         assert isinstance(entry, LearnedEntry), "learned positions"
         copying.copy("embeddings.word_embeddings.weight", embedding.tables[0], slice(self.size))
         _both(copying, "embeddings.LayerNorm", model.first_norm)
-        places = torch.arange(len(entry.table)) % self.places
-        copying.copy("embeddings.position_embeddings.weight", entry.table, places)
+        places = entry.table.new_empty(self.places, self.config.width)
+        first = entry.table.new_empty(1, self.config.width)
+        copying.copy("embeddings.position_embeddings.weight", places)
+        copying.copy(KIND, first, slice(1))
         for index, block in zip(chosen, model.blocks(), strict=True):
             _fill_block(copying, f"encoder.layer.{index}", block)
         copying.finish()
         with torch.no_grad():
-            entry.table.add_(self.kinds[0])
+            entry.table.copy_(first + places[torch.arange(len(entry.table)) % self.places])
 
     @property
     def places(self) -> int:
@@ -127,12 +136,7 @@ class Bert:
         """(2, C), what is added to a token's embedding: in the first text, in a second one.
 
         Where only one kind was learnt, the second is as the first.
-
-        Raises:
-            CheckpointError: it is missing.
         """
-        if KIND not in self.tensors:
-            raise CheckpointError(f"{self.path / 'model.safetensors'}: {KIND} is missing")
         kinds = self.tensors[KIND].float()
         return kinds[[0, min(1, len(kinds) - 1)]]
 
@@ -143,13 +147,8 @@ class Bert:
         Raises:
             CheckpointError: they are missing or damaged, or there is only a pickle.
         """
-        weights = self.path / "model.safetensors"
-        if not weights.is_file() and (self.path / "pytorch_model.bin").is_file():
-            raise CheckpointError(
-                f"{self.path} has its weights in pytorch_model.bin, a pickle, which is never read; "
-                "save them with save_pretrained(…, safe_serialization=True)"
-            )
-        return {name.removeprefix("bert."): value for name, value in read_tensors(weights).items()}
+        tensors = read_weights(self.path)
+        return {name.removeprefix("bert."): value for name, value in tensors.items()}
 
 
 def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
@@ -162,9 +161,9 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         CheckpointError: it is another model's, or a setting has no counterpart.
     """
     if (kind := config.get("model_type")) != "bert":
-        raise CheckpointError(f"config.json: model_type is {kind!r}, not 'bert'")
+        raise CheckpointError(f"model_type is {kind!r}, not 'bert'")
     if missing := [name for name in SIZES if name not in config]:
-        raise CheckpointError(f"config.json lacks {', '.join(missing)}")
+        raise CheckpointError(f"{', '.join(missing)} missing")
     problems = [
         f"{name} must be {least} or more, not {config[name]!r}"
         for name, least in SIZES.items()
@@ -175,23 +174,26 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     if (places := config.get("position_embedding_type", "absolute")) != "absolute":
         problems.append(f"position_embedding_type is {places!r}, and only 'absolute' is BERT's own")
     if problems:
-        raise CheckpointError("config.json: " + "; ".join(problems))
-    return EncoderConfig(
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        feed_forward=config["intermediate_size"],
-        position=Learned(config["max_position_embeddings"]),
-        bias=True,
-        epsilon=config.get("layer_norm_eps", 1e-12),
-        placement="post",
-        first_norm=True,
-        final_norm=False,
-        activation=activation,
-        dropout=config.get("hidden_dropout_prob", 0.1),
-        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        vocabulary=VocabularyConfig(scaled=False),
-    )
+        raise CheckpointError("; ".join(problems))
+    try:
+        return EncoderConfig(
+            width=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            feed_forward=config["intermediate_size"],
+            position=Learned(config["max_position_embeddings"]),
+            bias=True,
+            epsilon=config.get("layer_norm_eps", 1e-12),
+            placement="post",
+            first_norm=True,
+            final_norm=False,
+            activation=activation,
+            dropout=config.get("hidden_dropout_prob", 0.1),
+            attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
+            vocabulary=VocabularyConfig(scaled=False),
+        )
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"it describes no encoder: {error}") from error
 
 
 def _fill_block(copying: Copying, name: str, block: Block) -> None:
@@ -213,26 +215,12 @@ def _both(copying: Copying, name: str, module: Any) -> None:
     copying.copy(f"{name}.bias", module.bias)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); name a Hugging Face folder"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON ({error})") from error
-    if not isinstance(tree, dict):
-        raise CheckpointError(f"{path} is no JSON object")
-    return tree
-
-
 def _codec(path: Path) -> WordPieceCodec:
     """The tokenizer of tokenizer.json, or of vocab.txt and tokenizer_config.json."""
     whole, lines = path / "tokenizer.json", path / "vocab.txt"
     try:
         if whole.is_file():
-            tree = _read_json(whole)
+            tree = read_json(whole)
             ids, normal = tree["model"]["vocab"], tree.get("normalizer") or {}
             if tree["model"]["type"] != "WordPiece" or normal.get("type") != "BertNormalizer":
                 raise CheckpointError(f"{whole} is no tokenizer of BERT's kind, WordPiece")
@@ -243,7 +231,7 @@ def _codec(path: Path) -> WordPieceCodec:
                 characters=normal["handle_chinese_chars"],
             )
         settings = path / "tokenizer_config.json"
-        own = _read_json(settings) if settings.is_file() else {}
+        own = read_json(settings) if settings.is_file() else {}
         return WordPieceCodec(
             lines.read_text(encoding="utf-8").removesuffix("\n").split("\n"),
             lower=own.get("do_lower_case", True),
@@ -252,7 +240,7 @@ def _codec(path: Path) -> WordPieceCodec:
         )
     except OSError as error:
         raise CheckpointError(f"{path} has neither tokenizer.json nor vocab.txt") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its tokenizer cannot be read ({error})") from error
 
 

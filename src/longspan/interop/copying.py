@@ -1,4 +1,4 @@
-"""Copying a checkpoint's tensors into a model by name, with all that does not fit said at once."""
+"""Copying a checkpoint's tensors into a model by name, with what does not fit said at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from longspan.errors import CheckpointError
+
+MOST = 6
+"""Problems that are told."""
 
 
 class Copying:
@@ -33,9 +36,13 @@ class Copying:
             self.problems.append(f"{name} is missing")
             return
         self.unused.discard(name)
-        value = self.tensors[name][rows]
+        whole = self.tensors[name]
+        value = whole[rows]
         if value.shape != target.shape:
             self.problems.append(f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}")
+            return
+        if not bool(whole.isfinite().all()):
+            self.problems.append(f"{name} holds what is no number")
             return
         target.copy_(value)
 
@@ -43,12 +50,15 @@ class Copying:
         """Says what did not fit.
 
         Raises:
-            CheckpointError: a tensor was missing, of another shape or of a layer too many.
+            CheckpointError: a tensor was missing, of another shape, of a layer too many, or no
+                numbers.
         """
         self.problems += [
             f"{name} is unknown" for name in sorted(self.unused) if not name.endswith(self.spare)
         ]
-        if self.problems:
-            raise CheckpointError(
-                "model.safetensors does not fit its config.json: " + "; ".join(self.problems)
-            )
+        if not self.problems:
+            return
+        told = self.problems[:MOST]
+        if more := len(self.problems) - len(told):
+            told.append(f"and {more} more")
+        raise CheckpointError("model.safetensors does not fit its config.json: " + "; ".join(told))

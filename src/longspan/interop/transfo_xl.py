@@ -8,7 +8,6 @@ here it is part of the model, so it is asked for.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from longspan.data.tokenizers.ids import IdCodec
 from longspan.data.tokenizers.words import WordCodec
 from longspan.errors import CheckpointError, ConfigError
 from longspan.interop.copying import Copying
+from longspan.interop.folder import read_json, read_weights
 from longspan.machine import versions
 from longspan.memories.recent import Recent
 from longspan.models.decoder import Decoder, DecoderConfig
@@ -30,7 +30,7 @@ from longspan.models.vocabulary import VocabularyConfig
 from longspan.patterns.segments import Segments
 from longspan.patterns.window import Window
 from longspan.positions.xl import XL
-from longspan.training.checkpoint import read_tensors, save_checkpoint
+from longspan.training.checkpoint import save_checkpoint
 from longspan.training.loop import Progress
 from longspan.training.run import write_config, write_json
 
@@ -91,7 +91,7 @@ def load_weights(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
     """Copies TransfoXL's tensors into `model`.
 
     Raises:
-        CheckpointError: a tensor is missing or has another shape; it names all of them.
+        CheckpointError: a tensor is missing or has another shape; what does not fit is named.
     """
     # a shared u and v may also be kept under the name of each layer
     spare = ("dec_attn.r_w_bias", "dec_attn.r_r_bias")
@@ -167,13 +167,7 @@ def import_run(
     config = _read_config(path / "config.json")
     segment = config.get("tgt_len", 128) if segment is None else segment
     decoder = decoder_config(config, segment)
-    weights = path / "model.safetensors"
-    if not weights.is_file() and (path / "pytorch_model.bin").is_file():
-        raise CheckpointError(
-            f"{path} has its weights in pytorch_model.bin, a pickle, which is never read; save "
-            "them with save_pretrained(…, safe_serialization=True)"
-        )
-    tensors = read_tensors(weights)
+    tensors = read_weights(path)
     model = Decoder(decoder, config["vocab_size"])
     load_weights(model, tensors)
     codec = _codec(path / "vocab.txt", config)
@@ -187,15 +181,12 @@ def import_run(
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    config = read_json(path)
+    if (kind := config.get("model_type")) == "bert":
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); name a Hugging Face folder"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON ({error})") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
+            f"{path}: a BERT is an encoder, and no task is done by one alone; training begins with "
+            f"its weights by start.path={path.parent} in a recipe (docs/tasks.md)"
+        )
     if kind != "transfo-xl":
         raise CheckpointError(
             f"{path}: model_type is {kind!r}; so far only 'transfo-xl' can be imported"

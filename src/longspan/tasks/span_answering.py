@@ -120,6 +120,9 @@ class SpanAnswering(Answering, name="span_answering"):
     def started(self, tree: Any, start: StartConfig) -> Any:
         return start.encoder_tree(tree)
 
+    def differing(self, model: EncoderConfig, start: StartConfig) -> list[str]:
+        return start.encoder_problems(model)
+
     def begin(self, model: SpanFinder, start: StartConfig) -> None:
         start.begin_encoder(model.encoder)
         # the question is the first text and the context the second; the first's vector has

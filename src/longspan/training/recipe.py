@@ -148,13 +148,16 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         tree["run"] = name
     tree = override(tree, changes or {})
     task = read_task(tree, name)
-    if not _is_run(Path(name)):
-        # a run holds all that its start said
+    # a run holds all that its start said
+    begins = tree.get("start") is not None and not _is_run(Path(name))
+    if begins:
         tree = _started(tree, task, name)
     kinds = {"data": task.data, "model": task.model(tree.get("model"))}
     recipe, problems = attempt(Recipe, tree, kinds=kinds)
     if recipe is not None:
         conflicts = recipe.conflicts()
+        if begins and recipe.start is not None:
+            problems += task.differing(recipe.model, recipe.start)
     else:
         # the model may be sound where other sections are not
         model, _ = attempt(kinds["model"], tree.get("model"))
@@ -171,8 +174,6 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
 
 def _started(tree: Tree, task: Task, name: str) -> Tree:
     """A recipe's tree with what its pretrained start says of model and tokenizer."""
-    if tree.get("start") is None:
-        return tree
     start, problems = attempt(StartConfig, tree["start"], "start")
     if start is None or problems:
         raise ConfigError(problems, name)

@@ -6,13 +6,16 @@ library does all of it.
 
 What a text becomes does not give it back: decoding gives its normal form, a space before each word
 and each sign. Where in a text a token stands is known all the same (`located`).
+
+Differs from Hugging Face's: "[SEP]" in a text is text, and never the symbol.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -105,7 +108,8 @@ class WordPiece(Tokenizer, name="wordpiece"):
     """Pieces of words, the ones that make the text most likely first.
 
     Attributes:
-        vocab: ids, the five symbols among them. A small text may give fewer.
+        vocab: ids, the five symbols among them. A small text may give fewer, and one of very many
+            characters more: each is a piece.
         lower: texts are read in lower case, without accents.
     """
 
@@ -126,14 +130,22 @@ class WordPiece(Tokenizer, name="wordpiece"):
         return self.vocab
 
     def fit(self, documents: Iterable[bytes]) -> WordPieceCodec:
-        library = tokenizers.Tokenizer(models.WordPiece({}, unk_token=UNK))
-        library.normalizer = _normal(self.lower, None, True)
-        library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        normal, words = _normal(self.lower, None, True), Counter[str]()
+        before = pre_tokenizers.BertPreTokenizer()
+        for document in documents:
+            for text in texts(document, name=self.name, words=True):
+                found = before.pre_tokenize_str(normal.normalize_str(text))
+                words.update(word for word, _ in found)
+        # named first, or the library takes them in the order of a hash, which differs each time
+        begins, goes_on = sorted({*"".join(words)}), sorted({*"".join(w[1:] for w in words)})
+        letters = [*begins, *(GOES_ON + letter for letter in goes_on)]
         trainer = trainers.WordPieceTrainer(
-            vocab_size=self.vocab, special_tokens=SYMBOLS, show_progress=False
+            vocab_size=self.vocab, special_tokens=[*SYMBOLS, *letters], show_progress=False
         )
-        units = (texts(document, name=self.name, words=True) for document in documents)
-        library.train_from_iterator(chain.from_iterable(units), trainer)
+        library = tokenizers.Tokenizer(models.WordPiece({}, unk_token=UNK))
+        library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        repeated = (repeat(word, count) for word, count in sorted(words.items()))
+        library.train_from_iterator(chain.from_iterable(repeated), trainer)
         ids = library.get_vocab()
         return WordPieceCodec(sorted(ids, key=ids.__getitem__), lower=self.lower)
 
