@@ -150,7 +150,8 @@ class BeamSearch:
 
     Attributes:
         live: numbers of these rows.
-        tokens, log_probs: (N, B, T) what each beam has written, and how likely the model held it.
+        trail: of each step the beams that were written on, with which tokens, and how likely the
+            model held them, in the order of the beams that they became.
     """
 
     def __init__(self, request: Request, config: Beams) -> None:
@@ -158,6 +159,7 @@ class BeamSearch:
         self.live = list(range(request.rows))
         self.done: list[list[Hypothesis]] = [[] for _ in self.live]
         self.considered: list[list[Considered]] = [[] for _ in self.live]
+        self.trail: list[tuple[list[int], list[int], list[float]]] = []
 
     def run(self) -> list[list[Hypothesis]]:
         """The best texts of each row."""
@@ -174,42 +176,41 @@ class BeamSearch:
         logits, state = logits[each], state.select(each)
         history = request.history()[each]
         self.groups = [Group(rows, width, logits) for _ in range(config.groups)]
-        self.tokens = torch.empty(rows, beams, 0, dtype=torch.int64, device=logits.device)
-        self.log_probs = logits.new_empty(rows, beams, 0)
-        self.against = self._against(state, logits)
+        self.against = self._against(state)
         for written in range(request.max_tokens):
             own = logits.log_softmax(-1)
             scores = request.filtered(own, history, written)
-            if bool(own[:, 0].isnan().any()):
+            if math.isnan(float(own[:, 0].sum())):
                 # one that is no number makes all of its row so
                 index = int(own[:, 0].isnan().nonzero()[0])
                 request.refuse(own, history, written, self.live[index // beams], index)
-            parents, tokens = self._advance(
+            chosen = self._advance(
                 own.unflatten(0, (-1, beams)), scores.unflatten(0, (-1, beams)), written
             )
             going = self._leave()
             if not self.live:
                 break
-            flat, tokens = parents[going].flatten(), tokens[going].flatten()
+            flat, tokens = (each[going].flatten() for each in chosen)
+            chances = own.flatten().index_select(0, flat * own.shape[1] + tokens)
+            self.trail.append((flat.tolist(), tokens.tolist(), chances.tolist()))
             state = reordered(state, flat, logits.shape[0], beams)
             before = history[flat] if request.looks_back else history[: len(flat)]
             history = request.remember(before, tokens)
             logits, state = request.go_on(tokens, state)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            self.against = self._against(state, logits)
+            self.against = self._against(state)
         return self.done
 
-    def _against(self, state: Any, logits: Tensor) -> Tensor:
-        """(N, B) what counts against each beam for what it has not looked at."""
+    def _against(self, state: Any) -> Tensor | None:
+        """(N, B) what counts against each beam for what it has not looked at; None for nothing."""
         if not isinstance(state, Covered):
-            return logits.new_zeros(len(logits)).unflatten(0, (-1, self.config.beams))
+            return None
         lacking = self.config.coverage_penalty * state.lacking
         return lacking.unflatten(0, (-1, self.config.beams))
 
     def _advance(self, own: Tensor, scores: Tensor, written: int) -> tuple[Tensor, Tensor]:
         """Chooses what is written on: beams (N, B) of the flat batch, and tokens (N, B)."""
         width, size = self.config.width, scores.shape[-1]
-        rows = torch.arange(len(self.live), device=scores.device)[:, None]
         parents, tokens = [], []
         # how many groups have taken each token; of one group nobody asks
         chosen = scores.new_zeros(len(self.live), size if self.config.diversity else 0)
@@ -233,18 +234,22 @@ class BeamSearch:
                 kept = kept.scatter(1, on, values.gather(1, on) > -torch.inf)
                 taken = (kept | ranked.ended).to(chosen.dtype)
                 chosen.scatter_add_(1, ranked.tokens, taken)
-            parents.append(beams + first)
+            parents.append(beams + first if first else beams)
             tokens.append(nexts)
-        parent, token = torch.cat(parents, 1), torch.cat(tokens, 1)
-        parent = parent + rows * self.config.beams
-        flat = parent.flatten()
-        before = [t.flatten(0, 1).index_select(0, flat) for t in (self.tokens, self.log_probs)]
-        chances = own.flatten().index_select(0, flat * size + token.flatten())
-        self.tokens, self.log_probs = (
-            torch.cat([old, new.view(-1, 1)], 1).view(*token.shape, -1)
-            for old, new in zip(before, (token, chances), strict=True)
+        parent, token = (
+            each[0] if len(each) == 1 else torch.cat(each, 1) for each in (parents, tokens)
         )
-        return parent, token
+        rows = torch.arange(0, parent.numel(), parent.shape[1], device=parent.device)
+        return parent + rows[:, None], token
+
+    def _written(self, index: int) -> tuple[list[int], list[float]]:
+        """What a beam of the flat batch has written, and how likely the model held it."""
+        tokens, log_probs = [], []
+        for parents, written, chances in reversed(self.trail):
+            tokens.append(written[index])
+            log_probs.append(chances[index])
+            index = parents[index]
+        return tokens[::-1], log_probs[::-1]
 
     def _rank(self, values: Tensor, totals: Tensor, size: int, first: int, written: int) -> Ranked:
         """The 2K best of (N, K · V) continuations, and which of them are complete."""
@@ -262,7 +267,9 @@ class BeamSearch:
             hits = hits | self._stopped(beams + first, tokens, alive)
         # the others are there to take the places of those that are complete
         front = torch.arange(hits.shape[1], device=hits.device) < width
-        totals, against = totals.gather(1, index), self.against.gather(1, beams + first)
+        totals, against = totals.gather(1, index), torch.zeros_like(values)
+        if self.against is not None:
+            against = self.against.gather(1, beams + first)
         return Ranked(values, totals, against, beams, tokens, hits, hits & front & alive)
 
     def _stopped(self, beams: Tensor, tokens: Tensor, alive: Tensor) -> Tensor:
@@ -270,7 +277,8 @@ class BeamSearch:
         for row, slot in alive.nonzero().tolist():
             token = int(tokens[row, slot])
             if token != self.request.end:
-                text = [*self.tokens[row, beams[row, slot]].tolist(), token]
+                before, _ = self._written(row * self.config.beams + int(beams[row, slot]))
+                text = [*before, token]
                 found[row, slot] = self.request.stops(text) is not None
         return found
 
@@ -316,7 +324,7 @@ class BeamSearch:
         if score == -math.inf:
             return None
         beam, token = first + int(ranked.beams[row, slot]), int(ranked.tokens[row, slot])
-        tokens = self.tokens[row, beam].tolist()
+        tokens, log_probs = self._written(row * self.config.beams + beam)
         finish: Finish = "end"
         cut = None
         if token != self.request.end:
@@ -326,7 +334,7 @@ class BeamSearch:
         return Hypothesis(
             tokens=tuple(tokens),
             score=score,
-            log_probs=(*self.log_probs[row, beam].tolist(), float(own[row, beam, token])),
+            log_probs=(*log_probs, float(own[row, beam, token])),
             finish=finish,
             cut=cut or 0,
         )
@@ -342,7 +350,6 @@ class BeamSearch:
         for row in closed.nonzero()[:, 0].tolist():
             self._finish(row)
         self.live = [self.live[row] for row in going.tolist()]
-        self.tokens, self.log_probs = self.tokens[going], self.log_probs[going]
         for group in self.groups:
             group.select(going)
         return going
