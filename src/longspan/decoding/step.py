@@ -50,7 +50,7 @@ class Draft:
 
 @runtime_checkable
 class Shown(Step, Protocol):
-    """A step that shows its last hidden states, as `Decoder` does."""
+    """A step that shows its last hidden states, as `Decoder` does: it is `head` of `hidden`."""
 
     def hidden(
         self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None
@@ -102,17 +102,20 @@ def prefill(
     longest = tokens.shape[1]
     ragged = int(lengths.min()) < longest
     result = None
+    # logits are made only of the last tokens, if the step can do that
+    shows = isinstance(step, Shown)
+    read = step.hidden if shows else step
     for low in range(0, longest, PIECE):
         piece = tokens[:, low : low + PIECE]
         places = torch.arange(low, low + piece.shape[1], device=device)
         valid = places <= last[:, None] if ragged else None
-        logits, state = step(piece, state, valid=valid)
+        told, state = read(piece, state, valid=valid)
         # where the prompt goes on, a later piece puts its own in this place
         slots = (last - low).clamp(0, piece.shape[1] - 1)
-        ends = logits[torch.arange(len(prompts), device=device), slots]
+        ends = told[torch.arange(len(prompts), device=device), slots]
         result = ends if result is None else torch.where((last >= low)[:, None], ends, result)
     assert result is not None
-    return result, state
+    return (step.head(result[:, None])[:, 0] if shows else result), state
 
 
 def padded(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
