@@ -16,15 +16,22 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.1, tor
 @pytest.mark.parametrize("rows", [1, FEW - 1, FEW, 33])
 @pytest.mark.parametrize("biased", [False, True], ids=["", "biased"])
 @pytest.mark.parametrize("lays", [False, True], ids=["", "laid"])
-@pytest.mark.parametrize("packs", [False, True], ids=["", "packed"])
+@pytest.mark.parametrize("large", [False, True], ids=["", "large"])
 def test_a_product_is_linear(
-    dtype: torch.dtype, rows: int, biased: bool, lays: bool, packs: bool
+    dtype: torch.dtype,
+    rows: int,
+    biased: bool,
+    lays: bool,
+    large: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if large:
+        monkeypatch.setattr(products, "LARGE", 24 * 40)
     torch.manual_seed(0)
     weight, bias = torch.randn(24, 40), torch.randn(24) if biased else None
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     x, base = torch.randn(rows, 40).to(dtype), torch.randn(rows, 24).to(dtype)
-    product = Product(weight, bias, lays=lays, packs=packs)
+    product = Product(weight, bias, lays=lays)
     expected = linear(x.double(), weight.double(), None if bias is None else bias.double())
     near = {"rtol": 0.02 if dtype == torch.bfloat16 else 1e-3, "atol": TOLERANCE[dtype]}
     torch.testing.assert_close(product(x).double(), expected, **near)

@@ -13,6 +13,12 @@ from torch import Tensor
 FEW = 8
 """Rows below which a product in float32 is as fast with the weight as it lies."""
 
+LARGE = 2**19
+"""Numbers of a weight from which on oneDNN's order is the faster one in float32 too."""
+
+FEWER = 4
+"""Rows below which such a product is as fast with the weight as it lies."""
+
 
 class Product:
     """x to W x + b for rows (N, I), as `torch.nn.functional.linear`.
@@ -22,8 +28,6 @@ class Product:
         bias: (O,); None for none.
         lays: whether the weight may be copied into another order, by the first call that gains by
             it. Only on a CPU; narrower dtypes need a torch with oneDNN.
-        few: rows below which a product in float32 takes the weight as it lies.
-        packs: float32 too takes oneDNN's order, the faster one for weights of many thousand rows.
     """
 
     def __init__(
@@ -32,16 +36,15 @@ class Product:
         bias: Tensor | None = None,
         *,
         lays: bool = False,
-        few: int = FEW,
-        packs: bool = False,
     ) -> None:
-        self.weight, self.few = weight.detach(), few
+        self.weight = weight.detach()
         self.bias = None if bias is None else bias.detach()
         self.turned = self.weight.t()
-        self.narrow = weight.dtype in (torch.bfloat16, torch.float16)
-        self.packs = packable(weight) and (self.narrow or packs)
-        # without oneDNN's order nothing is gained for narrow dtypes
-        self.lays = lays and weight.device.type == "cpu" and (self.packs or not self.narrow)
+        narrow = weight.dtype in (torch.bfloat16, torch.float16)
+        self.packs = packable(weight) and (narrow or weight.numel() >= LARGE)
+        # without oneDNN's order nothing is gained for narrow dtypes, with it always
+        self.lays = lays and weight.device.type == "cpu" and (self.packs or not narrow)
+        self.few = 1 if narrow else FEWER if self.packs else FEW
         self.laid: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class Product:
 
     def _laid(self, x: Tensor) -> Tensor:
         """(I, O), or in oneDNN's order, as is best for so many rows."""
-        if not self.lays or (x.shape[0] < self.few and not self.narrow):
+        if not self.lays or x.shape[0] < self.few:
             return self.turned
         laid = self.laid
         if laid is None and self.packs:

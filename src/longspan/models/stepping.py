@@ -316,8 +316,7 @@ def _out(head: Head, lays: bool) -> Product | None:
     """The map to the vocabulary; None if it is more than one."""
     if head.adaptive or len(head.projections):
         return None
-    # thousands of rows, so that the order matters from few tokens on
-    return Product(head.tables[0], head.bias, lays=lays, few=4, packs=True)
+    return Product(head.tables[0], head.bias, lays=lays)
 
 
 def _heads(attention: Attention | CrossAttention) -> tuple[int, int, int]:
