@@ -63,11 +63,11 @@ class Room:
         """The first slots."""
         return self.slots.narrow(4, 0, taken)
 
-    def chosen(self, order: Tensor) -> Tensor:
-        """Of each trunk the slots `order` (F, N) int64."""
+    def chosen(self, trunks: Tensor, order: Tensor) -> Tensor:
+        """Of the trunks (M,) int64 the slots `order` (M, N) int64: (L, 2, M, G, N, D)."""
         *outer, size, dim = self.slots.shape
-        rows = torch.arange(math.prod(outer), device=order.device).view(*outer, 1) * size
-        rows = rows + order[:, None]
+        first = torch.arange(0, math.prod(outer) * size, size, device=order.device).view(outer)
+        rows = first[:, :, trunks, :, None] + order[:, None]
         return self.slots.view(-1, dim).index_select(0, rows.flatten()).view(*rows.shape, dim)
 
 
@@ -214,11 +214,7 @@ class Branches:
         own = (self.mask.flatten(0, 1) == 0) | (pos == EMPTY)
         places = own.nonzero()[:, 1].view(self.rows, -1)
         trunk = torch.arange(self.rows, device=places.device) // width
-        kept = []
-        for layer in self.room.layers:
-            slots = layer.transpose(2, 3)[:, trunk[:, None], places].transpose(2, 3)
-            kept.append(slots.contiguous())
-        pos = pos.gather(1, places)
+        kept, pos = self.room.chosen(trunk, places).unbind(0), pos.gather(1, places)
         sources = tuple(each.map(lambda t: t.index_select(0, trunk)) for each in sources)
         return State(self.next, tuple(Keys(k, v, pos) for k, v in kept), sources)
 
@@ -239,7 +235,7 @@ class Branches:
             order = seen.byte().argsort(dim=1, stable=True)[:, self.taken - kept :]
             pos = pos.gather(1, order)
             mask = mask.gather(2, order[:, None].expand(-1, self.width, -1))
-            slots = self.room.chosen(order)
+            slots = self.room.chosen(torch.arange(len(order), device=order.device), order)
         room = Room.beside(self.room.slots, kept, self.width)
         room.held(kept).copy_(slots)
         low, high = self.bounds
