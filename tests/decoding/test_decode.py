@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from longspan import (
     Beam,
@@ -219,6 +220,29 @@ def test_a_long_prompt_is_read_in_pieces() -> None:
     assert shapes == [(4, PIECE), (4, PIECE), (4, 1)]
     assert torch.equal(logits, torch.stack([table.after(prompt) for prompt in prompts]))
     assert state.token.tolist() == [2] * 4
+
+
+def test_of_a_prompt_only_the_last_logits_are_made() -> None:
+    made = []
+
+    class Shows:
+        """A step of one-hot hidden states: its logits are a row of a table."""
+
+        table = torch.arange(36.0).view(6, 6)
+
+        def hidden(self, tokens: Tensor, state: Any, /, *, valid: Tensor | None = None) -> Any:
+            return one_hot(tokens, 6).float(), state
+
+        def head(self, h: Tensor, /) -> Tensor:
+            made.append(tuple(h.shape))
+            return h @ self.table
+
+        def __call__(self, *given: Any, **more: Any) -> Any:
+            raise AssertionError("logits of all tokens are made")
+
+    logits, _ = prefill(Shows(), [[1] * n + [n % 6] for n in (PIECE, 3, 7)], None, "cpu")
+    assert made == [(3, 1, 6)]
+    assert torch.equal(logits, Shows.table[[PIECE % 6, 3, 1]])
 
 
 # Limits
