@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longspan import (
     Beam,
@@ -32,6 +32,7 @@ from longspan.errors import InputError, StateError
 from longspan.kernels.reference import Reference
 from longspan.models.branches import Branches
 from longspan.models.stepping import LONG, Stepping, prepared
+from longspan.models.vocabulary import VocabularyConfig
 
 SIZE = 13
 PLAIN = DecoderConfig(width=16, layers=2, heads=4, feed_forward=24, memory=Cache())
@@ -42,27 +43,43 @@ KINDS = {
     "groups": replace(PLAIN, kv_heads=2, head_dim=6),
     "sines": replace(PLAIN, position=Sinusoidal()),
     "learned": replace(PLAIN, position=Learned(32)),
+    "as BERT": replace(
+        PLAIN,
+        position=Learned(32),
+        bias=True,
+        epsilon=1e-3,
+        placement="post",
+        first_norm=True,
+        final_norm=False,
+        vocabulary=VocabularyConfig(scaled=False),
+    ),
 }
 LEFT = {
     "turned": replace(PLAIN, position=Rotary()),
     "short": replace(PLAIN, pattern=Window(4), memory=Recent(4)),
     "bordered": replace(PLAIN, pattern=Window(4)),
     "named": replace(PLAIN, kernel=Reference()),
-    "biased": replace(PLAIN, bias=True),
-    "normed at first": replace(PLAIN, first_norm=True),
 }
 
 
 def decoder(config: DecoderConfig, dtype: torch.dtype = torch.float64) -> Decoder:
     torch.manual_seed(0)
-    return Decoder(config, SIZE).eval().to(dtype)
+    return spread(Decoder(config, SIZE)).to(dtype)
 
 
 def reader(config: DecoderConfig) -> EncoderDecoder:
     torch.manual_seed(0)
     encoder = EncoderConfig(width=16, layers=1, heads=2, feed_forward=16)
     own = EncoderDecoderConfig(encoder=encoder, decoder=config)
-    return EncoderDecoder(own, SIZE, SIZE).eval().double()
+    return spread(EncoderDecoder(own, SIZE, SIZE)).double()
+
+
+def spread(model: Any) -> Any:
+    """In evaluation mode, with biases that are not 0 and norms that do not multiply by 1."""
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, 0.5, 0.3)
+    return model.eval()
 
 
 def same(mine: Any, others: State, tolerance: float) -> None:

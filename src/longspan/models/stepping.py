@@ -95,9 +95,10 @@ class Stepping:
     def __init__(self, model: Decoder, lays: bool = False) -> None:
         self.model = model
         self.layers = [_layer(block, lays) for block in model.blocks()]
-        tables, width = model.embedding.tables, model.config.width
+        tables = model.embedding.tables
         whole = len(tables) == 1 and not len(model.embedding.projections)
-        self.rows, self.scale = tables[0].detach() if whole else None, width**0.5
+        self.rows, self.scale = tables[0].detach() if whole else None, model.embedding.scale
+        self.first_norm = None if model.first_norm is None else _norm(model.first_norm)
         self.norm = None if model.norm is None else _norm(model.norm)
         self.out = _out(model.head, lays)
         self.kept = [_attention(block).keeper.sizes for block in model.blocks()]
@@ -168,6 +169,7 @@ class Stepping:
         if model.entry is not None:
             places = self._places(before, x.dtype)
             x = x + (places if len(places) == 1 else places.repeat_interleave(width, 0))
+        x = x if self.first_norm is None else self.first_norm(x)
         after = before.grow()
         low, high = after.taken - width, after.taken
         mask = None if after.mask is None else after.mask[:, None]
@@ -252,8 +254,6 @@ def _plain(model: Decoder) -> bool:
     config = model.config
     if model.wrapping is not None or model.reads is not None or config.folds or config.restores:
         return False
-    if model.first_norm is not None:
-        return False
     hooked = (m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks)
     if next(hooked, None) is not None:
         return False
@@ -281,7 +281,7 @@ def _compares(attention: Attention | CrossAttention) -> bool:
         and type(attention.comparison) is Comparison
         and attention.score.multiplies
         and isinstance(attention.kernel, Auto)
-        and all(type(each) is nn.Linear and each.bias is None for each in maps)
+        and all(type(each) is nn.Linear for each in maps)
     )
 
 
@@ -292,11 +292,13 @@ def _attention(block: Block) -> Attention:
 
 def _layer(block: Block, lays: bool) -> _Layer:
     mixer, forward, pre = _attention(block), block.feed_forward, block.placement == "pre"
-    joined = torch.cat([each.weight.detach() for each in (mixer.q, mixer.k, mixer.v)])
+    maps = (mixer.q, mixer.k, mixer.v)
+    joined = torch.cat([each.weight.detach() for each in maps])
+    biases = [each.bias.detach() for each in maps if each.bias is not None]
     return _Layer(
         pre=pre,
-        qkv=Product(joined, lays=lays),
-        o=Product(mixer.o.weight, lays=lays),
+        qkv=Product(joined, torch.cat(biases) if biases else None, lays=lays),
+        o=Product(mixer.o.weight, mixer.o.bias, lays=lays),
         heads=_heads(mixer),
         norm=_norm(mixer.norm if pre else block.mixer_norm),
         cross=None if block.cross is None else _cross(block.cross, block.cross_norm, lays),
