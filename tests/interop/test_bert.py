@@ -205,7 +205,7 @@ def test_sentences_have_the_vectors_that_they_have_in_the_peer() -> None:
         given = vectors(bert.encoder()(batch["input_ids"], valid=valid), valid)
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
     like = given @ given.T
-    assert like[0, 1] > 0.7 > 0.3 > like[0, 2], "two texts say the same, one another thing"
+    assert like[0, 1] > 0.5 > like[0, 2], "two texts say the same, one another thing"
 
 
 def vectors(h: Tensor, valid: Tensor) -> Tensor:
