@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,14 +84,15 @@ def baselines(shared: Path) -> None:
 
 
 def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> None:
-    """Trains the recipe `answering`, answers the test's questions, and writes what came of it."""
-    began = time.perf_counter()
+    """Trains the recipe `answering`, or goes on where it stopped; answers the test's questions, and
+    writes what came of it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     given = {f"data.{key}": value for key, value in section(shared, name).items()}
-    run = longspan.load(
-        longspan.train("answering", **{**given, "run": str(folder / name), **changes})
-    )
-    seconds = time.perf_counter() - began
+    settings = {**given, "run": str(folder / name), **changes}
+    begun = (folder / name / "run.yaml").is_file()
+    run = longspan.load(longspan.train("answering", resume=begun, **settings))
+    speed = json.loads((run.path / "speed.json").read_text("utf-8"))
     splits: Any = own_data(run)
     task = run.task
     assert isinstance(task, SpanAnswering)
@@ -103,7 +103,7 @@ def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> Non
         **scores,
         "questions": len(splits.test),
         "parameters": sum(p.numel() for p in run.model.parameters()),
-        "seconds": round(seconds),
+        "seconds": round(speed["seconds"]),
         "changes": changes,
         "hardware": hardware(torch.device("cpu")),
         "versions": versions(),

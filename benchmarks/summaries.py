@@ -22,7 +22,6 @@ import lzma
 import re
 import statistics
 import tarfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,9 +164,10 @@ def written(shared: Path, name: str, folder: Path) -> dict[str, str]:
 
 
 def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> None:
-    """Trains the recipe, summarises the test part, and writes what came of it."""
+    """Trains the recipe, or goes on where it stopped; summarises the test part, and writes what
+    came of it.
+    """
     paths = written(shared, name, folder / f"{name}_data")
-    began = time.perf_counter()
     given = {
         "data.path": paths["train"],
         "data.valid": paths["val"],
@@ -177,8 +177,9 @@ def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> Non
         **SETTINGS[name],
         **changes,
     }
-    run = longspan.load(longspan.train("summarization", **given))
-    seconds = time.perf_counter() - began
+    begun = (folder / name / "run.yaml").is_file()
+    run = longspan.load(longspan.train("summarization", resume=begun, **given))
+    speed = json.loads((run.path / "speed.json").read_text("utf-8"))
     task = run.task
     assert isinstance(task, Transduction)
     pairs = task.read(section(run), [paths["test"]], run.tokenizer)
@@ -188,7 +189,7 @@ def train(shared: Path, name: str, folder: Path, changes: dict[str, Any]) -> Non
         **scores,
         "texts": len(pairs),
         "parameters": sum(p.numel() for p in run.model.parameters()),
-        "seconds": round(seconds),
+        "seconds": round(speed["seconds"]),
         "settings": {**SETTINGS[name], **changes},
         "hardware": hardware(torch.device("cpu")),
         "versions": versions(),
