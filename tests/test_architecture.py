@@ -80,8 +80,8 @@ LAYERS = [
     ],
     # what is done with a run
     ["decoding.generate", "measure.compare", "measure.stream"],
-    ["measure.summary"],
-    ["show*", "interop", "interop.transfo_xl"],
+    ["measure.summary", "measure.reach*"],
+    ["show*", "interop", "interop.transfo_xl", "interop.causal"],
     ["cli*"],
 ]
 """Imports point from a later row to an earlier one, or stay within a package."""
