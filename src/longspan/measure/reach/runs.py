@@ -60,7 +60,7 @@ class RunPredictor(Predictor):
 
     def losses(self, inputs: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
         device = self.model.head.bias.device
-        h, state = self.model.hidden(inputs.to(device), state)
+        h, state = self._hidden(inputs.to(device), state)
         h = h[:, h.shape[1] - targets.shape[1] :]
         nats = self.model.head.nll(h.flatten(0, 1), targets.to(device).flatten())
         return nats.view(targets.shape), state
@@ -79,22 +79,39 @@ class RunPredictor(Predictor):
         return RunPredictor(self.name, model, self.codec, self.segment)
 
     def looks(self, inputs: Tensor, state: State, told: Callable[[Seen], None]) -> State:
-        model = self.model
-        tokens = inputs.to(model.head.bias.device)
-        after = model.hidden(tokens, state)[1]
-        if model.wrapping is not None or model.reads is not None:
+        tokens = inputs.to(self.model.head.bias.device)
+        if self.model.wrapping is not None or self.model.reads is not None:
             # its keys are no tokens of the text, or marked ones that see by maps of their own
-            return after
-        places, _ = Places.of(state.next, tokens.shape[1])
-        x = model.placed(model.embedding(tokens), places)
+            return self.model.hidden(tokens, state)[1]
+        return self._each(tokens, state, told)[1]
+
+    def _hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        if _apart(state):
+            return self._each(tokens, state)
+        return self.model.hidden(tokens, state)
+
+    def _each(
+        self, tokens: Tensor, state: State, told: Callable[[Seen], None] | None = None
+    ) -> tuple[Tensor, State]:
+        """As `Decoder.hidden` of one piece, but layers share no pairs: they may hold other slots
+        than one another.
+        """
+        model = self.model
+        places, clock = Places.of(state.next, tokens.shape[1])
+        last = state.last
+        if model.reads is not None:
+            places, last = places.reading(tokens, last, clock)
+        x, after = model.placed(model.embedding(tokens), places), []
         for layer, (block, before) in enumerate(zip(model.blocks(), state.layers, strict=True)):
             pairs = block.mixer.pairs(before, places)
-            if isinstance(block.mixer, Attention) and pairs is not None:
+            if told is not None and isinstance(block.mixer, Attention) and pairs is not None:
                 weights = block.mixer.weights(x, before, places, pairs)
                 past = pairs.shape[1] - pairs.shape[0]
                 told(Seen(layer, weights, pairs.q_pos, pairs.k_pos, past))
-            x, _ = block(x, before, places, pairs)
-        return after
+            x, carried = block(x, before, places, pairs)
+            after.append(carried)
+        h = x if model.norm is None else model.norm(x)
+        return h, State(clock, tuple(after), state.sources, last)
 
     def embedding(self) -> nn.Module:
         return self.model.embedding
@@ -109,3 +126,15 @@ class RunPredictor(Predictor):
                 zeros = torch.zeros(1, count, dtype=torch.long, device=device)
                 _, state = self.model.hidden(zeros, state)
         return Price(told.parameters, told.flops, state.nbytes, after)
+
+
+def _apart(state: State) -> bool:
+    """Whether layers of one kind of memory hold slots at other positions, as one that was changed
+    does.
+    """
+    first: dict[str, Tensor] = {}
+    for carried in state.layers:
+        pos = carried.tensors().get("pos")
+        if pos is not None and not torch.equal(first.setdefault(carried.kind, pos), pos):
+            return True
+    return False

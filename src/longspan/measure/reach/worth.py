@@ -42,6 +42,10 @@ Change = Callable[[Carried], Carried | None]
 """What becomes of a layer's memory; None where the change says nothing about it."""
 
 
+HELD = {"k", "v", "x", "attended", "asked", "pos", "marked"}
+"""Tensors of a memory that is its slots and nothing else."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """What one change loses.
@@ -225,15 +229,14 @@ def thawed(carried: Carried, then: Carried, keep: int | None = None) -> Carried:
 def _slots(carried: Carried) -> tuple[str, list[str]] | None:
     """The name of the slots' positions and those of what they hold; None without slots."""
     tensors = carried.tensors()
-    for pos in ("ends", "pos"):
-        if pos in tensors and tensors[pos].shape[1]:
-            count = tensors[pos].shape[1]
-            named = ("keys", "values") if pos == "ends" else ("k", "v", "x", "attended")
-            names = [
-                n for n in named if n in tensors and tensors[n].shape[_dim(tensors[n])] == count
-            ]
-            return pos, names
-    return None
+    if "ends" in tensors:
+        pos, named = "ends", {"keys", "values"}
+    elif "pos" in tensors and tensors.keys() <= HELD:
+        pos, named = "pos", {"k", "v", "x", "attended"}
+    else:
+        # beside sums the slots are those of the unfinished segment
+        return None
+    return pos, sorted(named & tensors.keys())
 
 
 def _dim(tensor: Tensor) -> int:
