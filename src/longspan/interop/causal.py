@@ -206,14 +206,23 @@ def open_causal(path: str, units: Units | None, device: str, dtype: str) -> Caus
 def _codec(transformers: Any, folder: str, more: Any, model: Any, units: Units | None) -> Codec:
     config = model.config.get_text_config()
     tokenizer = None
-    if units in (None, "text"):
+    # of some kinds transformers makes up an empty tokenizer where there is none
+    local = Path(folder)
+    files = [file for kind in ("tokenizer*", "vocab*", "*.model") for file in local.glob(kind)]
+    missing = local.is_dir() and not more and not files
+    if missing and units == "text":
+        raise ConfigError(
+            f"{folder} has no tokenizer; give numbers and --units ids, or --units bytes for a "
+            "model of bytes"
+        )
+    if units in (None, "text") and not missing:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **more)
         except Exception as error:  # a folder without one; transformers says it in many ways
             if units == "text":
                 raise ConfigError(
-                    f"{folder} has no tokenizer that can be read ({_said(error)}); give numbers "
-                    "and --units ids, or --units bytes for a model of bytes"
+                    f"the tokenizer of {folder} cannot be read ({_said(error)}); give numbers and "
+                    "--units ids, or --units bytes for a model of bytes"
                 ) from error
     known = [getattr(one, "bos_token_id", None) for one in (tokenizer, config)]
     known += [getattr(one, "eos_token_id", None) for one in (tokenizer, config)]

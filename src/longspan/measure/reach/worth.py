@@ -73,7 +73,7 @@ def worth(
     bytes_per_token: float,
     seed: int = 0,
 ) -> list[Loss]:
-    """What is lost by each change, in each layer and in all.
+    """What is lost by each change, in each layer and in all; [] of a model that carries nothing.
 
     Args:
         predictor: the model.
@@ -85,6 +85,8 @@ def worth(
     Raises:
         DataError: the pieces end before a full memory is read.
     """
+    if not predictor.carried(predictor.start(len(rows))):
+        return []
     tokens, step = torch.from_numpy(rows), predictor.segment
     # a memory of no one length counts as full after a segment
     full = max(1, -(-(predictor.memory or 0) // step))
@@ -136,7 +138,7 @@ def _altered(
     found: list[tuple[tuple[str, int | None], Any]] = []
     for name, change in changes.items():
         made = [change[layer](one) for layer, one in enumerate(carried)]
-        if carried and all(one is None for one in made):
+        if all(one is None for one in made):
             continue
         every = [old if new is None else new for old, new in zip(carried, made, strict=True)]
         found.append(((name, None), predictor.carrying(state, every)))
