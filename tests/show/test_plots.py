@@ -9,7 +9,8 @@ from itertools import pairwise
 import matplotlib
 import pytest
 
-from longspan.show.plots import ROLES, Plot, Reference, memory_curve, training_curve
+from longspan.show.drawing import ROLES, Plot
+from longspan.show.plots import Reference, memory_curve, training_curve
 
 
 def texts(plot: Plot) -> list[str]:

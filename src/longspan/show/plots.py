@@ -1,70 +1,40 @@
 """The two plots of a report, as SVG that stands inside the page and takes on its colours.
 
-matplotlib draws with one placeholder colour a role, and each becomes a CSS custom property of the
-page afterwards. One drawing therefore serves light mode, dark mode and print. Text stays text, in
-the reader's own sans-serif font. Equal points give equal bytes: no date, no random ids.
-
 Lines differ in their dashes too, never in colour alone, and carry their name beside them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from math import log2
-from textwrap import wrap
 from typing import Any
 
-from markupsafe import Markup
-from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from longspan.show.drawing import (
+    INK,
+    MODEL,
+    PAPER,
+    SECOND,
+    THIRD,
+    Plot,
+    empty,
+    limit,
+    name_lines,
+    settings,
+    svg,
+    tick,
+)
 from longspan.show.numbers import apart, known
 from longspan.show.sentences import read_memory, read_training
-
-INK, FAINT, MODEL, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
-"""Placeholder colours, one a role; no other colour of a drawing looks like these."""
-
-PAPER = "#010208"
-"""The page's ground, for the rim of a mark on a line."""
-
-ROLES = {
-    INK: "var(--ink, #1d1c1a)",
-    FAINT: "var(--rule, #d9d5cc)",
-    MODEL: "var(--model, #14589c)",
-    SECOND: "var(--second, #a4480b)",
-    THIRD: "var(--third, #6b5d7d)",
-    PAPER: "var(--paper, #fdfcfa)",
-}
-
-WIDTH, HEIGHT = 6.6, 3.7
-"""Inches of 72 units; the page stretches the drawing to its column."""
-
-SIZE = 8.5
-"""Font size in the same units."""
 
 REACH = 2.5
 """How many times the curve's own height reference lines may stretch the picture."""
 
 FIRST_GAP = 1.4
 """Width from memory 0 to the shortest memory, in doublings: zero has no logarithm."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing and what it shows in words.
-
-    Attributes:
-        svg: an `<svg>` element to stand in a page.
-        reading: how to read it, from the actual numbers.
-    """
-
-    svg: Markup
-    reading: str
 
 
 @dataclass(frozen=True)
@@ -99,8 +69,8 @@ def memory_curve(
     near, far = _within([*lows, *highs], references)
     reading = read_memory(found, trained, [(line.name, line.bits) for line in far], band)
 
-    with _settings("memory"):
-        figure, axes = _empty(right=0.76 if near else 0.97)
+    with settings("memory"):
+        figure, axes = empty(right=0.76 if near else 0.97)
         axes.set_xlabel("length of the memory, tokens (logarithmic, with 0 at the left)")
         axes.set_ylabel("bits per byte")
         scale = [*lengths, trained] if trained else lengths
@@ -130,17 +100,17 @@ def memory_curve(
         axes.set_xticklabels([f"{length:,}" for length in labelled])
         ends = [_place(length, shortest) for length in scale] or [0.0]
         axes.set_xlim(min(ends) - 0.35, max(ends) + 0.35)
-        _limit(axes, [*lows, *highs, *(line.bits for line in near)])
+        limit(axes, [*lows, *highs, *(line.bits for line in near)])
         texts = apart([line.bits for line in near])
-        _name_lines(
+        name_lines(
             axes,
             [
                 (line.bits, f"{line.name}, {text}", SECOND if line.model else THIRD)
                 for line, text in zip(near, texts, strict=True)
             ],
         )
-        svg = _svg(figure, "memory", "Bits per byte against the length of the memory", reading)
-    return Plot(svg, reading)
+        drawn = svg(figure, "memory", "Bits per byte against the length of the memory", reading)
+    return Plot(drawn, reading)
 
 
 def training_curve(
@@ -164,8 +134,8 @@ def training_curve(
         raw, held, smooth[-1] if smooth else None, max([*ys, *held_ys]) if above else None
     )
 
-    with _settings("training"):
-        figure, axes = _empty(right=0.81)
+    with settings("training"):
+        figure, axes = empty(right=0.81)
         axes.set_xlabel(label)
         axes.set_ylabel("bits per byte")
         lines = []
@@ -186,55 +156,18 @@ def training_curve(
             )
             lines.append((held_ys[-1], "held-out", MODEL))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
-        _limit(axes, [*ys, *held_ys], ceiling)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x)))
+        limit(axes, [*ys, *held_ys], ceiling)
         texts = apart([bits for bits, _, _ in lines])
-        _name_lines(
+        name_lines(
             axes,
             [
                 (bits, f"{name}, {text}", colour)
                 for (bits, name, colour), text in zip(lines, texts, strict=True)
             ],
         )
-        svg = _svg(figure, "training", "Bits per byte during training", reading)
-    return Plot(svg, reading)
-
-
-def _settings(name: str) -> Any:
-    """matplotlib's own defaults (whatever the user's matplotlibrc says) and what SVG needs.
-
-    Ids come from `name`, so that those of two drawings on one page differ and never change.
-    """
-    return rc_context(
-        {
-            **{k: v for k, v in rcParamsDefault.items() if not k.startswith(("backend", "webagg"))},
-            "svg.fonttype": "none",
-            "svg.hashsalt": f"longspan {name}",
-            "font.size": SIZE,
-            "text.color": INK,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "axes.linewidth": 0.6,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.axisbelow": True,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "xtick.major.width": 0.6,
-            "ytick.major.width": 0.6,
-            "lines.linewidth": 1.6,
-        }
-    )
-
-
-def _empty(right: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT))
-    figure.patch.set_visible(False)
-    axes = figure.add_axes((0.085, 0.135, right - 0.085, 0.79))
-    axes.patch.set_visible(False)
-    axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    return figure, axes
+        drawn = svg(figure, "training", "Bits per byte during training", reading)
+    return Plot(drawn, reading)
 
 
 def _place(length: int, shortest: int) -> float:
@@ -276,14 +209,6 @@ def _within(
     return near, far
 
 
-def _limit(axes: Axes, values: Sequence[float], ceiling: float | None = None) -> None:
-    if not values:
-        return
-    low, high = min(values), max(values) if ceiling is None else ceiling
-    rim = 0.07 * (high - low) or 0.02 * abs(high) or 1.0
-    axes.set_ylim(low - rim, high + rim)
-
-
 def _name_points(
     axes: Axes,
     places: Sequence[float],
@@ -305,32 +230,6 @@ def _name_points(
             ha="center" if last else "left",
             color=MODEL,
             zorder=5,
-        )
-
-
-def _name_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
-    """Writes names beside the ends of lines, moved apart where they would cover each other."""
-    low, high = axes.get_ylim()
-    step = 1.25 * SIZE / (72 * HEIGHT * axes.get_position().height)  # one line of text
-    ordered = sorted(lines)
-    texts = [wrap(name, 19) for _, name, _ in ordered]
-    middles: list[float] = []
-    for (bits, _, _), text in zip(ordered, texts, strict=True):
-        wanted, half = (bits - low) / (high - low), step * len(text) / 2
-        below = middles[-1] + step * len(texts[len(middles) - 1]) / 2 + 0.3 * step if middles else 0
-        middles.append(max(wanted, below + half))
-    over = middles[-1] + step * len(texts[-1]) / 2 - 1.05 if middles else 0
-    for (_, _, colour), text, middle in zip(ordered, texts, middles, strict=True):
-        axes.annotate(
-            "\n".join(text),
-            (1.0, middle - max(over, 0)),
-            xycoords="axes fraction",
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            linespacing=1.2,
-            parse_math=False,  # a dollar in a name is a dollar
         )
 
 
@@ -373,32 +272,5 @@ def _ceiling(training: Sequence[float], validation: Sequence[float]) -> float | 
     return top if max(training) - low > 1.3 * (top - low) else None
 
 
-def _tick(value: float) -> str:
-    return f"{value / 1e6:g} million" if abs(value) >= 1e6 else f"{value:,.0f}"
-
-
 def _else(value: float | None, other: float) -> float:
     return value if value is not None and known(value) else other
-
-
-def _svg(figure: Figure, name: str, title: str, reading: str) -> Markup:
-    """The drawing as an element of the page: its colours, its font, its ids, no outside names."""
-    file = StringIO()
-    figure.savefig(
-        file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
-    text = re.sub(r"<style.*?</style>\s*", "", text, flags=re.S)  # it would style the whole page
-    text = re.sub(r"<g id=\"[^\"]*\"", "<g", text)
-    text = text.replace("xlink:href", "href")
-    text = re.sub(r"(style=\"[^\"]*?)font-family: [^;\"]*; ?", r"\1", text)
-    for colour, role in ROLES.items():
-        text = text.replace(colour, role)
-    box = f"0 0 {WIDTH * 72:g} {HEIGHT * 72:g}"
-    head = Markup('<svg class="plot" id="{}" viewBox="{}" role="img" aria-label="{}">').format(
-        f"plot-{name}", box, f"{title}: {reading}"
-    )
-    return head + Markup(re.sub(r"^<svg[^>]*>", "", text))

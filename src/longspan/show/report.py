@@ -36,12 +36,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from longspan.errors import DataError, LongspanError, did_you_mean
+from longspan.show.drawing import Plot
 from longspan.show.facts import facts
 from longspan.show.numbers import NOTHING, bits, change, known, rate
-from longspan.show.plots import Plot, Reference, memory_curve, training_curve
+from longspan.show.plots import Reference, memory_curve, training_curve
 from longspan.show.sentences import YARDSTICK, best, summary
 from longspan.show.text import legend, shaded, style
 
@@ -55,7 +56,16 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> No
         DataError: `results` lacks what a part of it needs; every problem is named.
         LongspanError: the page cannot be written there.
     """
-    page = render(results).encode("utf-8", "backslashreplace")
+    write_page(render(results), path)
+
+
+def write_page(text: str, path: str | os.PathLike[str]) -> None:
+    """Writes a page to `path`, whole or not at all.
+
+    Raises:
+        LongspanError: it cannot be written there.
+    """
+    page = text.encode("utf-8", "backslashreplace")
     target = Path(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -75,15 +85,8 @@ def render(results: Mapping[str, Any]) -> str:
         DataError: as `write_report`.
     """
     _check(results)
-    environment = Environment(
-        loader=PackageLoader("longspan.show"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sample = results.get("sample")
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=results.get("title") or "longspan report",
         version=results.get("longspan"),
         created=results.get("created"),
@@ -105,6 +108,18 @@ def render(results: Mapping[str, Any]) -> str:
         change=change,
         rate=rate,
     )
+
+
+def template(name: str) -> Template:
+    """A page's template; what it does not know is an error, and what it is given is escaped."""
+    environment = Environment(
+        loader=PackageLoader("longspan.show"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -284,5 +284,3 @@ def test_pairs_of_its_own_for_each_layer_change_nothing() -> None:
             assert torch.equal(a, b)
     for mine, theirs in pairwise([state, other]):
         assert all(x.pos.equal(y.pos) for x, y in zip(mine.layers, theirs.layers, strict=True))
-
-
