@@ -22,6 +22,7 @@ VERBS = {
     "generate": "Continue a prompt, token by token.",
     "stream": "Write the surprisal of every token of an unbounded input.",
     "report": "Measure a run on its held-out data and write a page about it.",
+    "reach": "Measure how far back models really look, and write a page about it.",
     "compare": "Lay the results of runs beside the differences of their recipes.",
     "list": "List what a recipe can name.",
     "show": "Draw a position, a pattern or a memory.",

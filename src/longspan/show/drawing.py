@@ -103,10 +103,9 @@ def limit(axes: Axes, values: Sequence[float], ceiling: float | None = None) -> 
 
 
 def name_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
-    """Writes (height, name, colour) as names beside the ends of lines, moved apart where they would cover each other."""
+    """Writes (value, name, colour) beside the end of its line, moved apart where names meet."""
     low, high = axes.get_ylim()
-    height = axes.get_figure(root=True).get_figheight()
-    step = 1.25 * SIZE / (72 * height * axes.get_position().height)  # one line of text
+    step = 1.25 * SIZE / (72 * HEIGHT * axes.get_position().height)  # one line of text
     ordered = sorted(lines)
     texts = [wrap(name, 19) for _, name, _ in ordered]
     middles: list[float] = []

@@ -1,4 +1,4 @@
-"""Predictors that use exactly lag k, and texts that they foresee: what a measure must find is known.
+"""Predictors that use exactly lag k, and texts that they foresee: what must be found is known.
 
 Their state is the tokens that they have read.
 """

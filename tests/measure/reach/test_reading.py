@@ -105,7 +105,7 @@ def test_data_that_are_too_short_name_the_longest_distance() -> None:
         Text.of(corpus(500)).targets(437, RUN)
     with pytest.raises(DataError, match="takes at least 65"):
         Text.of(corpus(20)).targets(1, RUN)
-    with pytest.raises(DataError, match="no document has 300 tokens .* has 100"):
+    with pytest.raises(DataError, match=r"no document has 300 tokens .* has 100"):
         Text.of(corpus(100)).stretches(300, 2)
 
 
