@@ -86,7 +86,7 @@ def empty(right: float, height: float = HEIGHT) -> tuple[Figure, Axes]:
     """A figure with axes that end at `right` of its width; inches of height."""
     figure = Figure(figsize=(WIDTH, height))
     figure.patch.set_visible(False)
-    axes = figure.add_axes((0.085, 0.5 / height, right - 0.085, 1 - 0.78 / height))
+    axes = figure.add_axes((0.1, 0.5 / height, right - 0.1, 1 - 0.78 / height))
     axes.patch.set_visible(False)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.yaxis.set_major_locator(MaxNLocator(6))

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -94,7 +95,7 @@ def reach_table(results: Results) -> Table:
         caption=Text(_unit(results["models"][0]["unit"])),
         pad_edge=False,
     )
-    table.add_column("model")
+    table.add_column("model", overflow="fold")
     for heading in (*HEADINGS, "bits\nper byte", "state a\nstream", "FLOPs\na token"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, *cells in _rows(results):
@@ -111,13 +112,21 @@ def _rows(results: Results) -> list[list[str]]:
             [
                 model["name"],
                 f"{least}{found['tokens']:,}",
-                *(("≥ " if r["open"] else "") + f"{r['tokens']:,}" for r in model["recl"]),
+                *(_recl(model, place) for place in range(len(HEADINGS) - 1)),
                 bits(model["contexts"][-1]["bits_per_byte"]),
                 NOTHING if price is None else size(price["state"]),
                 NOTHING if price is None else count(price["flops"]),
             ]
         )
     return rows
+
+
+def _recl(model: Mapping[str, Any], place: int) -> str:
+    """At one r; nothing of a model that was measured alone."""
+    if not model["recl"]:
+        return NOTHING
+    found = model["recl"][place]
+    return ("≥ " if found["open"] else "") + f"{found['tokens']:,}"
 
 
 def _unit(unit: str) -> str:
@@ -144,7 +153,10 @@ def _facts(results: Results) -> list[tuple[str, str]]:
             how += f"after {price['after']:,} {unit}s, {count(price['flops'])} FLOPs a token"
         facts.append((model["name"], how))
         facts.append(
-            (f"{model['name']}, pieces", "{pieces} of {tokens:,} tokens".format(**model["read"]))
+            (
+                f"{model['name']}, pieces",
+                f"{model['read']['pieces']} of {model['read']['tokens']:,} {unit}s",
+            )
         )
     return [*facts, ("hardware", results["hardware"])]
 
@@ -156,7 +168,7 @@ def _sections(results: Results) -> list[Section]:
         Section(
             "context",
             "How much context it uses",
-            "Bits a byte when a model is told the last so many tokens and nothing else.",
+            f"Bits a byte when a model is told the last so many {unit}s and nothing else.",
             [_contexts(models, plan["step"], unit)],
         )
     ]
@@ -206,7 +218,7 @@ def _sections(results: Results) -> list[Section]:
             probes,
         ),
     ]
-    if all(model["price"] for model in models):
+    if several and all(model["price"] for model in models):
         sections.append(
             Section(
                 "price",
@@ -239,12 +251,13 @@ def _memories(index: int, model: Any) -> Plot:
     points = [{**point, "memory": point["at"]} for point in model["memories"]]
     drawn = memory_curve(points, model["memory"])
     reading = f"{model['name']}: {said.memories(model)}"
-    svg = drawn.svg.replace('id="plot-memory"', f'id="plot-memory-{index}"', 1)
-    return Plot(type(drawn.svg)(svg), reading)
+    # of Markup it would escape what it puts in
+    svg = str(drawn.svg).replace('id="plot-memory"', f'id="plot-memory-{index}"', 1)
+    return Plot(Markup(svg), reading)
 
 
 def _positions(models: Sequence[Any], unit: str) -> Plot:
-    lines = [_line(model["name"], model["positions"], "at") for model in models]
+    lines = [_line(model["name"], said.settled(model), "at") for model in models]
     x = f"{unit}s read before, from here to twice as many (logarithmic)"
     return curves(
         "position", "Bits per byte by position", lines, x, "bits per byte", said.positions(models)
@@ -362,7 +375,7 @@ def _probes(index: int, name: str, model: Any, unit: str) -> list[Plot]:
                 columns,
                 f"length that is copied, {unit}s (cells: share recalled)",
                 "",
-                f"{name}{said.recall(cells, 'a copied token')}",
+                f"{name}{said.recall(cells, 'a copied token', unit)}",
                 top=1.0,
             )
         )
@@ -383,7 +396,7 @@ def _probes(index: int, name: str, model: Any, unit: str) -> list[Plot]:
                     [f"{n:,}" for n in lengths],
                     f"{unit}s before the answer (cells: share recalled)",
                     "depth, 0 % first",
-                    f"{name}{said.recall(cells, what)}",
+                    f"{name}{said.recall(cells, what, unit)}",
                     top=1.0,
                 )
             )
@@ -435,5 +448,7 @@ def _line(name: str, points: Sequence[Any], key: str, mark: int | None = None) -
 
 
 def _span(first: int) -> str:
-    """`4–7`, `1`."""
-    return str(first) if first == 1 else f"{first:,}–"
+    """`1`, `4–7`, `1,024–`."""
+    if first == 1:
+        return "1"
+    return f"{first}–{2 * first - 1}" if first < 32 else f"{first:,}–"

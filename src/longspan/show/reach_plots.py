@@ -1,4 +1,4 @@
-"""The figures of a page about reach: curves over tokens, heat maps, bars with intervals, a frontier.
+"""The figures of a page about reach: curves over tokens, heat maps, bars, a frontier.
 
 As in `plots.py` nothing is told by colour alone: lines have dashes and names, cells their numbers.
 """
@@ -129,7 +129,7 @@ def heat(
                     axes.text(
                         j + 0.5,
                         i + 0.5,
-                        f"{value:{digits}}",
+                        _number(value, digits),
                         ha="center",
                         va="center",
                         color=PAPER if share > 0.55 else INK,
@@ -142,6 +142,7 @@ def heat(
         _labels(axes.xaxis, columns, 14)
         _labels(axes.yaxis, rows, 24)
         axes.tick_params(length=0)
+        axes.set_title(title, loc="left", fontsize=SIZE, parse_math=False)
         return Plot(_unrimmed(svg(figure, id, title, reading)), reading)
 
 
@@ -159,7 +160,7 @@ def bars(
             axes.barh(place, value, height=0.56, color=MODEL, alpha=0.75)
             axes.plot([low, high], [place, place], color=INK, linewidth=1.0, zorder=4)
             axes.annotate(
-                f"{value:.3f}",
+                _number(value, ".3f"),
                 (max(value, high, 0), place),
                 xytext=(4, 0),
                 textcoords="offset points",
@@ -170,6 +171,7 @@ def bars(
         axes.set_ylim(len(named) - 0.4, -0.6)
         axes.set_xlabel(x)
         axes.tick_params(axis="y", length=0)
+        axes.set_title(title, loc="left", fontsize=SIZE, parse_math=False)
         return Plot(svg(figure, id, title, reading), reading)
 
 
@@ -213,6 +215,12 @@ def unbeaten(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, floa
     return found
 
 
+def _number(value: float, digits: str) -> str:
+    """Without a sign where nothing is left of a number."""
+    text = f"{value:{digits}}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.removeprefix("-")
+
+
 def _paired(lines: Sequence[Line]) -> list[tuple[Line, tuple[str, tuple[float, ...]]]]:
     return list(zip(lines, _styles(len(lines)), strict=True))
 
@@ -240,4 +248,5 @@ def _labels(axis: Axis, names: Sequence[str], room: int) -> None:
 
 def _unrimmed(drawn: Markup) -> Markup:
     """Numbers on cells without the rim that sets text apart from lines."""
-    return Markup(drawn.replace('class="plot"', 'class="plot cells"', 1))
+    # of Markup it would escape what it puts in
+    return Markup(str(drawn).replace('class="plot"', 'class="plot cells"', 1))

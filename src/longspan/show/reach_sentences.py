@@ -9,6 +9,9 @@ from longspan.show.numbers import apart, count, size
 
 Model = Mapping[str, Any]
 
+FIRST = 4
+"""Position from which on the loss is drawn."""
+
 BAND = "The bands are 95 % intervals, bootstrapped over pieces of text."
 
 
@@ -64,8 +67,8 @@ def memories(model: Model) -> str:
     best = min(points, key=lambda point: point["bits_per_byte"])
     shown = apart([p["bits_per_byte"] for p in (none, trained, best)])
     said = (
-        f"without memory a byte costs {shown[0]} bits, with the {trained['at']:,} tokens of "
-        f"training {shown[1]}"
+        f"without memory a byte costs {shown[0]} bits, with the {trained['at']:,} "
+        f"{model['unit']}s of training {shown[1]}"
     )
     if best is not trained:
         said += f", and the fewest, {shown[2]}, with {best['at']:,}"
@@ -76,14 +79,20 @@ def positions(models: Sequence[Model]) -> str:
     """How to read the loss against position."""
     parts = []
     for model in models:
-        points = model["positions"]
-        first, last = points[min(3, len(points) - 1)], points[-1]
+        points = settled(model)
+        first, last = points[0], points[-1]
         shown = apart([first["bits_per_byte"], last["bits_per_byte"]])
         parts.append(
-            f"{model['name']} needs {shown[0]} bits a byte {first['at']:,} tokens after it began "
-            f"to read and {shown[1]} after {last['at']:,}."
+            f"{model['name']} needs {shown[0]} bits a byte {first['at']:,} {model['unit']}s after "
+            f"it began to read and {shown[1]} after {last['at']:,}."
         )
-    return " ".join([*parts, BAND])
+    return " ".join([*parts, f"The first {FIRST - 1} are left out.", BAND])
+
+
+def settled(model: Model) -> Sequence[Mapping[str, Any]]:
+    """Points of loss by position without the first tokens, which squeeze all others."""
+    points = model["positions"]
+    return [point for point in points if point["at"] >= FIRST] or points
 
 
 def mass(model: Model) -> str:
@@ -93,7 +102,7 @@ def mass(model: Model) -> str:
     layers = model["looking"]["layers"]
     return (
         f"each row is a layer and sums to 1, the mean of its heads; {1 - near[far]:.0%} of what "
-        f"layer {layers[far]} looks at lies 32 tokens back or more, the most of all layers."
+        f"layer {layers[far]} looks at lies 32 {model['unit']}s back or more, the most of all."
     )
 
 
@@ -103,8 +112,8 @@ def heads(model: Model) -> str:
     best = max(((d, i, j) for i, row in enumerate(table) for j, d in enumerate(row)))
     layer = model["looking"]["layers"][best[1]]
     return (
-        f"tokens back at which a head looks on average; head {best[2]} of layer {layer} looks "
-        f"furthest, {best[0]:,.0f} back."
+        f"{model['unit']}s back at which a head looks on average; head {best[2]} of layer {layer} "
+        f"looks furthest, {best[0]:,.0f} back."
     )
 
 
@@ -123,7 +132,7 @@ def remembered(model: Model) -> str:
 def pull(models: Sequence[Model]) -> str:
     """How to read gradient influence."""
     said = "; ".join(
-        f"half of what moves {m['name']}'s loss lies within {m['influence']['half']:,} tokens"
+        f"half of what moves {m['name']}'s loss lies within {m['influence']['half']:,} {m['unit']}s"
         for m in models
         if m["influence"]
     )
@@ -158,7 +167,7 @@ def layers(model: Model) -> str:
     )
 
 
-def recall(cells: Sequence[Mapping[str, Any]], what: str) -> str:
+def recall(cells: Sequence[Mapping[str, Any]], what: str, unit: str) -> str:
     """How to read a recall probe."""
     good = [cell for cell in cells if cell["recalled"] >= 0.5]
     said = f"1: {what} is certain after it was told once; 0: no better than untold. "
@@ -166,10 +175,10 @@ def recall(cells: Sequence[Mapping[str, Any]], what: str) -> str:
         best = max(cells, key=lambda cell: cell["recalled"])
         return said + (
             f"Nowhere is half of it recalled; the most is {best['recalled']:.2f}, "
-            f"{best['distance']:,} tokens after it was told."
+            f"{best['distance']:,} {unit}s after it was told."
         )
     far = max(good, key=lambda cell: cell["distance"])
-    return said + f"Half of it or more is recalled up to {far['distance']:,} tokens after."
+    return said + f"Half of it or more is recalled up to {far['distance']:,} {unit}s after."
 
 
 def recurring(model: Model) -> str:
@@ -197,7 +206,7 @@ def frontier(models: Sequence[Model], what: str) -> str:
     unit = "of state a stream" if what == "state" else "a token"
     return (
         f"up and to the left is better; {found['name']} looks furthest, "
-        f"{found['effective']['tokens']:,} tokens, for {cost} {unit}."
+        f"{found['effective']['tokens']:,} {found['unit']}s, for {cost} {unit}."
     )
 
 

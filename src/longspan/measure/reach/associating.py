@@ -3,8 +3,8 @@
     k1 v1 k2 v2 … kn vn  ki → vi
 
 Keys and values are drawn from the text's own vocabulary, in two halves that share no token; where
-there are more pairs than keys, a key is two or more tokens. Untold is the same sequence with another
-value at pair i.
+there are more pairs than keys, a key is two or more tokens. Untold is the same sequence with
+another value at pair i.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     I(k) = mean over t of ‖ ∂ l(c, t) / ∂ e_(t-k) ‖,    k = 1 … c
 
 with l the loss of token t in nats (`contexts.py`) and e the vector by which the model's embedding
-gives its input, so it is told of any differentiable model, with attention or without. I(k) is summed
-over bins 2^(j-1) ≤ k < 2^j and given as a share of all of it. Norms of gradients say where the loss
-is sensitive, not what would be lost.
+gives its input, so it is told of any differentiable model, with attention or without. I(k) is
+summed over bins 2^j ≤ k < 2^(j+1) and given as a share of all of it. Norms of gradients say where
+the loss is sensitive, not what would be lost.
 """
 
 from __future__ import annotations

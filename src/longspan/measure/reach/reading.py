@@ -70,15 +70,16 @@ def by_memory(predictor: Predictor, rows: NDArray[np.int64], bytes_per_token: fl
 
 
 def by_position(nats: NDArray[np.float64], bytes_per_token: float) -> list[Point]:
-    """Bits a byte of tokens 1, 2 to 3, 4 to 7, … of what was read.
+    """Bits a byte of tokens 1, 2 to 3, 4 to 7, … of what was read; what is less than half of such a
+    span at the end belongs to the one before it.
 
     Args:
         nats: (B, L), of `read`.
         bytes_per_token: of the text.
     """
     length = nats.shape[1]
-    firsts = [2**j for j in range(length.bit_length())]
-    ends = [min(2 * first, length + 1) for first in firsts]
+    firsts = [2**j for j in range(length.bit_length()) if 2**j == 1 or length + 1 >= 1.5 * 2**j]
+    ends = [*firsts[1:], length + 1]
     spans = list(zip(firsts, ends, strict=True))
     totals = np.stack([nats[:, low - 1 : high - 1].sum(1) for low, high in spans], 1)
     return _points(firsts, totals, [high - low for low, high in spans], bytes_per_token)

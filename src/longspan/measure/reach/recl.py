@@ -11,6 +11,9 @@ RECL starts at the shortest context c with c' = c + Δ; while g_i(c, c') ≥ 0.0
 c = c', and it is the c at which it stops. Each gain is one over the best of the group, so models
 are compared that are not equally good to begin with.
 
+The minimum is taken token by token, so falls of the loss by chance count, and those of a model
+compared with itself alone always do: a group of one says little, and is not reported.
+
 The procedure stops at the first step that gains too little. A model that uses nothing but one far
 token gains nothing on the way there, so beside it stands `furthest`: the longest c' of the grid
 that still gains over its predecessor. That is ours, not the paper's.

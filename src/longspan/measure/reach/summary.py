@@ -106,7 +106,8 @@ def summarise(
         models.append(model)
         table.append(losses)
     group = np.stack(table)
-    for r in RATIOS:
+    # of one model every chance fall of a token's loss would count as a gain over itself
+    for r in RATIOS if len(models) > 1 else ():
         for model, found in zip(models, recl(group, grid, r), strict=True):
             model["recl"].append(asdict(found) | {"bytes": found.tokens * text.bytes_per_token})
     return {
