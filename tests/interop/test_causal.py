@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from longspan.data import read as read_data
+from longspan.data.tokenizers.ids import IdCodec
 from longspan.errors import CheckpointError, ConfigError, DataError
 from longspan.interop.causal import CausalPredictor, open_causal
 from longspan.measure.reach.contexts import losses
@@ -79,6 +80,21 @@ def test_losses_are_their_own(made: CausalPredictor) -> None:
     for end in (2, 40, 90):
         torch.testing.assert_close(nats[:, end - 2], own(made, ids[:, :end]), atol=1e-5, rtol=0)
     assert nats.std() > 0.5, "equal losses would prove nothing"
+
+
+@torch.no_grad()
+def test_a_large_vocabulary_is_summed_as_exactly_as_theirs() -> None:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_embd=8, n_layer=1, n_head=1, vocab_size=50_000, bos_token_id=0, eos_token_id=0
+    )
+    made = CausalPredictor("wide", transformers.GPT2LMHeadModel(config), IdCodec(50_000, 0))
+    made.model.lm_head.weight.mul_(50)
+    ids = torch.randint(0, 50_000, (2, 40))
+    nats, _ = made.losses(ids[:, :-1], ids[:, 1:], made.start(2))
+    exact = made.model.double()(input_ids=ids).logits[:, :-1].log_softmax(-1)
+    exact = -exact.gather(2, ids[:, 1:, None])[..., 0]
+    torch.testing.assert_close(nats.double(), exact, atol=1e-5, rtol=0)
 
 
 def test_a_context_is_a_window(made: CausalPredictor) -> None:

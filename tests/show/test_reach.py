@@ -153,6 +153,7 @@ def test_the_table_fits_a_terminal(results: dict[str, Any]) -> None:
     out = console.export_text()
     assert "xl <b>" in out
     assert "lstm" in out
+    assert out.count("a token") == 1, "nothing is cut at the right"
     assert max(map(len, out.splitlines())) <= 80
     single = results | {"models": [results["models"][1] | {"recl": []}]}
     console.print(reach_table(single))

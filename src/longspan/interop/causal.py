@@ -107,9 +107,11 @@ class CausalPredictor(Predictor):
     def losses(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         count = targets.shape[1]
         out = self._call(inputs, state, keep=count)
-        logits = out.logits[:, -count:].float().transpose(1, 2)
-        goal = targets.to(logits.device)
-        return cross_entropy(logits, goal, reduction="none"), out.past_key_values
+        # a row a token: along another dimension a large vocabulary sums to 1e-4 only
+        logits = out.logits[:, -count:].float().flatten(0, 1)
+        goal = targets.to(logits.device).flatten()
+        nats = cross_entropy(logits, goal, reduction="none")
+        return nats.view(targets.shape), out.past_key_values
 
     def looks(self, inputs: Tensor, state: Any, told: Callable[[Seen], None]) -> Any:
         usual = self.model.config._attn_implementation

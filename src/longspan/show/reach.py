@@ -80,7 +80,7 @@ def render_reach(results: Results) -> str:
         created=results.get("created"),
         summary=said.summary(results),
         shades=style(),
-        headings=[heading.replace("\n", " ") for heading in HEADINGS],
+        headings=[heading.split("\n") for heading in HEADINGS],
         rows=_rows(results),
         sections=sections,
         facts=_facts(results),
@@ -94,9 +94,10 @@ def reach_table(results: Results) -> Table:
         title=Text(str(results["title"])),
         caption=Text(_unit(results["models"][0]["unit"])),
         pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column("model", overflow="fold")
-    for heading in (*HEADINGS, "bits\nper byte", "state a\nstream", "FLOPs\na token"):
+    table.add_column("model", overflow="fold", min_width=10)
+    for heading in (*HEADINGS, "bits\nper byte", "state a\nstream", "MFLOPs\na token"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, *cells in _rows(results):
         table.add_row(Text(name), *(Text(cell) for cell in cells))
@@ -115,7 +116,7 @@ def _rows(results: Results) -> list[list[str]]:
                 *(_recl(model, place) for place in range(len(HEADINGS) - 1)),
                 bits(model["contexts"][-1]["bits_per_byte"]),
                 NOTHING if price is None else size(price["state"]),
-                NOTHING if price is None else count(price["flops"]),
+                NOTHING if price is None else f"{price['flops'] / 1e6:,.3g}",
             ]
         )
     return rows
@@ -224,8 +225,8 @@ def _sections(results: Results) -> list[Section]:
                 "price",
                 "What reach costs",
                 f"Effective context against what one stream carries after {plan['longest']:,} "
-                f"{unit}s, and against the products of a {unit}.",
-                _prices(models),
+                f"{unit}s, and against the FLOPs of a {unit}.",
+                _prices(models, unit),
             )
         )
     return sections
@@ -421,7 +422,7 @@ def _probes(index: int, name: str, model: Any, unit: str) -> list[Plot]:
     return plots
 
 
-def _prices(models: Sequence[Any]) -> list[Plot]:
+def _prices(models: Sequence[Any], unit: str) -> list[Plot]:
     named = [(m["name"], m["effective"]["tokens"], m["price"]) for m in models]
     return [
         frontier(
@@ -429,6 +430,7 @@ def _prices(models: Sequence[Any]) -> list[Plot]:
             "Reach against state",
             [(n, p["state"], t) for n, t, p in named],
             "bytes of state a stream (logarithmic)",
+            unit,
             said.frontier(models, "state"),
         ),
         frontier(
@@ -436,6 +438,7 @@ def _prices(models: Sequence[Any]) -> list[Plot]:
             "Reach against work",
             [(n, p["flops"], t) for n, t, p in named],
             "FLOPs a token, forward (logarithmic)",
+            unit,
             said.frontier(models, "flops"),
         ),
     ]

@@ -112,7 +112,7 @@ def heat(
     """
     known = [value for row in values for value in row if value is not None]
     most = (max(known, default=0.0) if top is None else top) or 1.0
-    height = 0.95 + CELL * max(4, min(len(rows), 24))
+    height = 0.95 + CELL * max(2, min(len(rows), 24))
     written = len(columns) <= 14 and len(rows) <= 24
     with settings(id):
         figure, axes = empty(right=0.97, height=height)
@@ -176,15 +176,15 @@ def bars(
 
 
 def frontier(
-    id: str, title: str, points: Sequence[tuple[str, float, float]], x: str, reading: str
+    id: str, title: str, points: Sequence[tuple[str, float, float]], x: str, unit: str, reading: str
 ) -> Plot:
-    """(name, cost, reach in tokens) on logarithmic axes; the line joins what nothing beats."""
+    """(name, cost, reach) on logarithmic axes; the line joins what nothing beats."""
     with settings(id):
         figure, axes = empty(right=0.93)
         axes.set_xscale("log")
         axes.set_yscale("log", base=2)
         axes.set_xlabel(x)
-        axes.set_ylabel("effective context, tokens")
+        axes.set_ylabel(f"effective context, {unit}s")
         best = unbeaten(points)
         axes.plot(
             [cost for _, cost, _ in best],

@@ -40,7 +40,11 @@ def summary(results: Mapping[str, Any]) -> str:
             lost = emptied["bits_per_byte"]
             more = "more" if lost > 0 else "less"
             parts.append(f"Without what it carries a byte costs it {abs(lost):.3f} bits {more}.")
-        elif not model["memory"] and model["memory"] is not None:
+        elif model["memory"] != 0:
+            parts.append(
+                "What it carries is never full in texts so short, so its worth was not measured."
+            )
+        else:
             parts.append("It carries no memory from one window to the next.")
     return " ".join(parts)
 
@@ -132,7 +136,8 @@ def remembered(model: Model) -> str:
 def pull(models: Sequence[Model]) -> str:
     """How to read gradient influence."""
     said = "; ".join(
-        f"half of what moves {m['name']}'s loss lies within {m['influence']['half']:,} {m['unit']}s"
+        f"half of what moves {m['name']}'s loss lies within {m['influence']['half']:,} "
+        f"{_units(m, m['influence']['half'])}"
         for m in models
         if m["influence"]
     )
@@ -152,7 +157,7 @@ def worth(model: Model) -> str:
     return (
         f"bits a byte that are lost when the memory of every layer is changed before each segment; "
         f"{_called(most['change'])} loses most, {most['bits_per_byte']:.3f}, and "
-        f"{_called(least['change'])} least, {least['bits_per_byte']:.3f}. The lines are 95 % "
+        f"{_called(least['change'])} least, {_signed(least['bits_per_byte'])}. The lines are 95 % "
         "intervals over pieces of text."
     )
 
@@ -217,6 +222,10 @@ def _called(change: str) -> str:
 def _change(model: Model, name: str) -> Mapping[str, Any] | None:
     found = (o for o in model["worth"] if o["change"] == name and o["layer"] is None)
     return next(found, None)
+
+
+def _signed(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _units(model: Model, number: int) -> str:
