@@ -60,7 +60,7 @@ LAYERS = [
     ["mixers*"],
     ["config", "machine"],
     ["models*"],
-    ["answers", "data*", *DECODING],
+    ["answers", "data*", "verdicts", *DECODING],
     # what training watches itself with
     ["measure", "measure.perplexity", "measure.cost", "measure.crossover"],
     ["training.config", "training.checkpoint"],

@@ -7,9 +7,10 @@ command line) knows nothing of it.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import starmap
 from typing import Any, ClassVar, Protocol, Self
 
@@ -25,12 +26,26 @@ from longspan.start import StartConfig
 from longspan.state import State
 from longspan.training.config import TrainConfig
 
+
+class Learnt(Protocol):
+    """What is learnt of training data before the model is: a tokenizer, say."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for what reads alike."""
+        ...
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes what `Task.learnt` reads."""
+        ...
+
+
 Scores = Mapping[str, float]
 """What held-out data say, by name; the first chooses the best checkpoint."""
 
 
 class Material(Protocol):
-    """What a task prepares: three parts of its data, and what their tokens mean."""
+    """What a task prepares: three parts of its data, and how they were read."""
 
     @property
     def train(self) -> Any:
@@ -45,8 +60,8 @@ class Material(Protocol):
         """What is left for the end; empty if there is none."""
 
     @property
-    def codec(self) -> Codec:
-        """The tokenizer."""
+    def codec(self) -> Any:
+        """What was learnt of `train`: the tokenizer, of most tasks (`Learnt`)."""
         ...
 
 
@@ -88,10 +103,20 @@ class Task(Component, kind="task", folder="longspan.tasks"):
     Traits:
         rises: whether more of the first score is better.
         carries: a call of training goes on from the state of the call before.
+        begins: what the model reads first of a text is the tokenizer's start symbol.
     """
 
     rises: ClassVar[bool] = True
     carries: ClassVar[bool] = False
+    begins: ClassVar[bool] = True
+
+    def learnt(self, folder: str | os.PathLike[str]) -> Learnt:
+        """What a run learnt of its data before the model, from its folder.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        return Codec.load(folder)
 
     @property
     @abstractmethod
@@ -115,19 +140,19 @@ class Task(Component, kind="task", folder="longspan.tasks"):
         return []
 
     @abstractmethod
-    def prepare(self, data: Any, codec: Codec | None = None) -> Material:
+    def prepare(self, data: Any, codec: Any = None) -> Material:
         """Reads, splits and tokenises, or finds what was prepared before.
 
         Args:
             data: the section.
-            codec: a tokenizer to use instead of fitting one.
+            codec: what a run learnt, or a tokenizer, to use instead of fitting one.
 
         Raises:
             DataError: they cannot be read, or there is nothing in them.
         """
 
     @abstractmethod
-    def build(self, model: Any, codec: Codec) -> nn.Module:
+    def build(self, model: Any, codec: Any) -> nn.Module:
         """The model of a section, with fresh weights."""
 
     def started(self, tree: Any, start: StartConfig) -> Any:
@@ -164,7 +189,7 @@ class Task(Component, kind="task", folder="longspan.tasks"):
         """
 
     @abstractmethod
-    def score(self, model: nn.Module, held_out: Any, codec: Codec, tokens: int) -> Scores:
+    def score(self, model: nn.Module, held_out: Any, codec: Any, tokens: int) -> Scores:
         """What held-out data say in training; empty if there are none.
 
         Args:
@@ -186,11 +211,13 @@ class Reply:
         text: it.
         score: that by which replies to one record compare.
         hypothesis: how it was written; None where nothing is written token by token.
+        more: what else is known, by name; JSON.
     """
 
     text: str
     score: float
     hypothesis: Hypothesis | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -200,10 +227,12 @@ class Asked:
     Attributes:
         place: what an error calls it.
         texts: of its fields.
+        content: what is read, where that is no text.
     """
 
     place: str
     texts: tuple[str, ...]
+    content: Any = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +245,7 @@ class Answering(Task):
         return False
 
     @abstractmethod
-    def read(self, data: Any, paths: Sequence[str], codec: Codec) -> Any:
+    def read(self, data: Any, paths: Sequence[str], codec: Any) -> Any:
         """Records with what replies are compared with.
 
         Args:
@@ -243,7 +272,7 @@ class Answering(Task):
 
     @abstractmethod
     def examine(
-        self, model: Any, records: Any, codec: Codec, advance: Callable[[int], None] | None = None
+        self, model: Any, records: Any, codec: Any, advance: Callable[[int], None] | None = None
     ) -> tuple[Scores, list[list[Reply]]]:
         """Replies to every record, and scores the best of each.
 
@@ -280,7 +309,7 @@ class Answering(Task):
         model: Any,
         asked: Sequence[Asked],
         data: Any,
-        codec: Codec,
+        codec: Any,
         *,
         alternatives: int = 0,
         advance: Callable[[int], None] | None = None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ class Transduction(Answering):
         decode: how texts are written where they are evaluated or asked for. In training, held-out
             texts are written greedily.
     """
+
+    begins: ClassVar[bool] = False
 
     decode: Decoding = field(default_factory=lambda: Decoding(strategy=Beam(beams=4)))
 

@@ -137,7 +137,7 @@ def evaluate(
 def _replies(
     run: Run, task: Answering, data: list[str] | None, limit: int, save: Path | None, as_json: bool
 ) -> None:
-    codec = run.tokenizer
+    codec = run.learnt
     records = own_data(run).test if data is None else task.read(section(run), data, codec)
     records = task.first(records, limit) if limit else records
     task = fitted(run, task)

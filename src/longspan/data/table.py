@@ -3,6 +3,7 @@
     train.jsonl  train.json     a JSON object a line
     train.tsv                   tab-separated, with a header or of exactly two columns
     train.csv                   the same, comma-separated, with quotes as in RFC 4180
+    train.parquet               columns with types
     hf:NAME/config@split        a dataset of the Hub, or one on this disk
 
 Files may be compressed (`lines.py`).
@@ -66,11 +67,15 @@ def kind(path: str) -> type[Table] | None:
     return None
 
 
+def endings() -> str:
+    """The endings of files that are tables."""
+    return ", ".join(suffix for member in Table.all().values() for suffix in member.suffixes)
+
+
 def unknown(path: str) -> str:
     """What to say of a path whose name does not say how it is read."""
-    endings = ", ".join(suffix for member in Table.all().values() for suffix in member.suffixes)
     return (
-        f"{path!r} does not say what it is; name a table ({endings}, also compressed: .gz, .xz, "
+        f"{path!r} does not say what it is; name a table ({endings()}, also compressed: .gz, .xz, "
         ".bz2), 'hf:NAME', or two parallel text files, [sources, targets]"
     )
 

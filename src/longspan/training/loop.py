@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from longspan.config import build, differences, plain
-from longspan.data import Codec
 from longspan.errors import CheckpointError, ConfigError, DivergedError, LongspanError
 from longspan.machine import choose_device, choose_dtype, peak_memory, record, set_threads
 from longspan.state import State
@@ -152,7 +151,7 @@ class Trainer:
                 f"those of start.path={self.start.path}; leave one out"
             )
         self.recipe = self._resolve(recipe, started)
-        self.codec = Codec.load(self.folder) if started else None
+        self.learnt = self.recipe.task.learnt(self.folder) if started else None
         self.threads = set_threads(self.recipe.train.threads)
         self.device = choose_device(self.recipe.train.device)
         self.dtype = choose_dtype(self.recipe.train.dtype, self.device)
@@ -209,13 +208,13 @@ class Trainer:
 
     def _prepare(self) -> Material:
         task, data = self.recipe.task, self.recipe.data
-        if self.codec is not None and self.recipe.start is not None:
-            return task.prepare(data, self.codec)
-        if self.codec is not None:
+        if self.learnt is not None and self.recipe.start is not None:
+            return task.prepare(data, self.learnt)
+        if self.learnt is not None:
             # the run's own, which the data alone need not give: it may have come from another run
             splits = task.prepare(data)
-            same = splits.codec.fingerprint == self.codec.fingerprint
-            return splits if same else task.prepare(data, self.codec)
+            same = splits.codec.fingerprint == self.learnt.fingerprint
+            return splits if same else task.prepare(data, self.learnt)
         if self.start is not None:
             return task.prepare(data, self.start.bert.codec)
         if self.source is None:
@@ -229,7 +228,7 @@ class Trainer:
                 [f"model.{key} is {was!r} there and {now!r} here" for key, was, now in changed],
                 f"{self.source} has another model than this recipe",
             )
-        return task.prepare(data, source.tokenizer)
+        return task.prepare(data, source.learnt)
 
     def _open(self) -> None:
         """Makes the folder, or puts it back to where its last checkpoint was."""

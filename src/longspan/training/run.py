@@ -25,7 +25,7 @@ from longspan.data import Codec
 from longspan.errors import CheckpointError, ConfigError, DataError
 from longspan.machine import choose_device, choose_dtype
 from longspan.models.decoder import Decoder
-from longspan.task import Answering, Material, Task
+from longspan.task import Answering, Learnt, Material, Task
 from longspan.training.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_weights
 from longspan.training.recipe import read_task
 
@@ -39,7 +39,7 @@ class Run:
         config: `run.yaml` as a tree.
         task: what the model is for.
         model: in evaluation mode.
-        tokenizer: text to tokens and back.
+        learnt: what was learnt of its data before the model: of most tasks the tokenizer.
         checkpoint: the folder whose weights these are.
     """
 
@@ -47,8 +47,19 @@ class Run:
     config: Tree = field(repr=False)
     task: Task
     model: nn.Module = field(repr=False)
-    tokenizer: Codec = field(repr=False)
+    learnt: Learnt = field(repr=False)
     checkpoint: Path
+
+    @property
+    def tokenizer(self) -> Codec:
+        """Text to tokens and back.
+
+        Raises:
+            ConfigError: the run reads something else, or more than that.
+        """
+        if not isinstance(self.learnt, Codec):
+            raise ConfigError(f"{self.path} is a run of {self.task.name}, not of text alone")
+        return self.learnt
 
     @property
     def language_model(self) -> Decoder:
@@ -72,7 +83,7 @@ class Run:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
         digest.update(json.dumps(self.config["model"], sort_keys=True).encode())
-        digest.update(self.tokenizer.fingerprint.encode())
+        digest.update(self.learnt.fingerprint.encode())
         return digest.hexdigest()
 
 
@@ -115,7 +126,7 @@ def load(
     source = f"{path / 'run.yaml'}"
     task = read_task(config, source)
     model_config = build(task.model(config.get("model")), config.get("model"), source)
-    tokenizer = Codec.load(path)
+    learnt = task.learnt(path)
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"checkpoint must be 'best' or 'last', not {checkpoint!r}")
     find = best_checkpoint if checkpoint == "best" else last_checkpoint
@@ -124,13 +135,13 @@ def load(
         raise CheckpointError(
             f"{path} has no checkpoint yet; `longspan train {path} --resume` goes on"
         )
-    model = task.build(model_config, tokenizer)
+    model = task.build(model_config, learnt)
     load_weights(model, folder / MODEL)
     where = choose_device(device)
     trained_in = (config.get("train") or {}).get("dtype", "float32")
     kind = choose_dtype(trained_in if dtype == "auto" else dtype, where)
     model.to(device=where, dtype=kind).eval()
-    return Run(path, config, task, model.requires_grad_(False), tokenizer, folder)
+    return Run(path, config, task, model.requires_grad_(False), learnt, folder)
 
 
 def own_data(run: Run) -> Material:
@@ -140,7 +151,7 @@ def own_data(run: Run) -> Material:
         ConfigError: it was imported and has none.
         DataError: they are gone, or nothing was left to test on.
     """
-    splits = run.task.prepare(section(run), run.tokenizer)
+    splits = run.task.prepare(section(run), run.learnt)
     if not len(splits.test):
         raise DataError(
             f"{run.path / 'run.yaml'} leaves nothing to test on: data.test is 0; name some (--data)"
@@ -152,7 +163,7 @@ def fitted(run: Run, task: Answering) -> Answering:
     """The task with what the run's own validation data choose, if they choose anything."""
     if not task.fits:
         return task
-    return task.fitted(run.model, task.prepare(section(run), run.tokenizer).valid)
+    return task.fitted(run.model, task.prepare(section(run), run.learnt).valid)
 
 
 def section(run: Run) -> Any:

@@ -1,16 +1,12 @@
-"""Batches of pairs of like length, within a budget of tokens.
+"""Batches of pairs of like length, within a budget of tokens (`data/plan.py`).
 
-Each epoch the records are shuffled, sorted within large chunks, and cut wherever one more would
-exceed the budget; then the batches are shuffled. They are sorted by the longer of source and
-target, which is what the budget counts, then by the target, so that the long sources of summaries
-lie together as well as the like lengths of translations. All draws come from the seed and the
-number of the epoch, so a batch depends on the step alone: a run that goes on has nothing to restore
-but its number.
+They are sorted by the longer of source and target, which is what the budget counts, then by the
+target, so that the long sources of summaries lie together as well as the like lengths of
+translations.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longspan.data.pairs.corpus import Pairs
+from longspan.data.plan import Plan
 from longspan.errors import DataError
-
-CHUNK = 64
-"""Batches' worth of tokens that are sorted together, or half of the records if they are fewer."""
 
 
 class PairBatch(NamedTuple):
@@ -43,18 +37,6 @@ class PairBatch(NamedTuple):
     targets: Tensor
     target_valid: Tensor
     records: Tensor
-
-
-class Plan(NamedTuple):
-    """An epoch: `order[cuts[i]:cuts[i + 1]]` are the records of its batch i."""
-
-    order: NDArray[np.int64]
-    cuts: NDArray[np.int64]
-
-    @property
-    def batches(self) -> int:
-        """How many there are."""
-        return len(self.cuts) - 1
 
 
 class Batches:
@@ -85,22 +67,20 @@ class Batches:
         self._refuse(tokens, "a batch has; use larger batches, or")
         if limit is not None:
             self._refuse(limit, "the model takes; use")
-        # epochs differ in their number of batches, so where one begins follows from those before
-        # it; the plan at hand and the ends of those made save time and change nothing
-        self._plan, self._at = self._made(0), 0
-        self._ends = [self._plan.batches]
+        sources, targets = self._lengths.T
+        self._plan = Plan(self._lengths.max(1), tokens, seed, (targets, sources))
 
     @property
     def epoch(self) -> int:
         """Batches of the first epoch; steps 0 to `epoch` - 1 read every record once. Another
         epoch may have a few more or less.
         """
-        return self._ends[0]
+        return self._plan.epoch
 
     @property
     def padding(self) -> float:
         """Share of padding among the places of the first epoch, sources' and targets'."""
-        order, cuts = self._made(0)
+        order, cuts = self._plan.made(0)
         longest = np.maximum.reduceat(self._lengths[order], cuts[:-1])
         places = longest * np.diff(cuts)[:, None]
         return float(1 - self._lengths.sum() / places.sum())
@@ -111,14 +91,7 @@ class Batches:
 
     def chosen(self, step: int) -> NDArray[np.int64]:
         """Which records are in the batch of a step."""
-        while step >= self._ends[-1]:
-            self._turn(len(self._ends))
-            self._ends.append(self._ends[-1] + self._plan.batches)
-        epoch = bisect_right(self._ends, step)
-        self._turn(epoch)
-        batch = step - (self._ends[epoch - 1] if epoch else 0)
-        order, cuts = self._plan
-        return order[cuts[batch] : cuts[batch + 1]]
+        return self._plan.chosen(step)
 
     def rows(self, records: NDArray[np.int64]) -> PairBatch:
         """A batch of the records given, in that order."""
@@ -142,39 +115,6 @@ class Batches:
             _valid(targets),
             torch.from_numpy(records.copy()),  # the plan is not for others to change
         )
-
-    def _turn(self, epoch: int) -> None:
-        if epoch != self._at:
-            self._plan, self._at = self._made(epoch), epoch
-
-    def _made(self, epoch: int) -> Plan:
-        draw = np.random.default_rng((self.seed, epoch))
-        order = draw.permutation(len(self.pairs))
-        widths = self._lengths.max(1)
-        # of two chunks or more each has other records in every epoch, and so has each batch
-        chunks = max(2, round(widths.sum() / (CHUNK * self.tokens)))
-        chunk = np.cumsum(widths[order]) * chunks // (widths.sum() + 1)
-        sources, targets = self._lengths[order].T
-        order = order[np.lexsort((sources, targets, widths[order], chunk))]
-        starts, sizes = self._cut(widths[order])
-        shuffled = draw.permutation(len(starts))
-        starts, sizes = starts[shuffled], sizes[shuffled]
-        cuts = np.concatenate([[0], np.cumsum(sizes)])
-        # each batch's stretch of `order`, one after the other
-        places = np.arange(len(order)) + np.repeat(starts - cuts[:-1], sizes)
-        return Plan(order[places], cuts)
-
-    def _cut(self, widths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Begin and size of each batch: as many records as fit, one after the other."""
-        starts, start = [], 0
-        while start < len(widths):
-            starts.append(start)
-            most = self.tokens // int(widths[start])  # it is as wide as its first record or wider
-            width = np.maximum.accumulate(widths[start : start + most])
-            fits = width * np.arange(1, len(width) + 1) <= self.tokens
-            start += len(fits) if fits.all() else int(fits.argmin())
-        begins = np.array(starts)
-        return begins, np.diff(begins, append=len(widths))
 
     def _refuse(self, most: int, who: str) -> None:
         over = np.flatnonzero(self._lengths.max(1) > most)

@@ -1,0 +1,1 @@
+"""How a content becomes a sequence, one file a kind: see `input.py`."""

@@ -1,0 +1,1 @@
+"""How files hold records of a content and a class, one file a form: see `collection.py`."""

@@ -1,0 +1,81 @@
+"""A record of a content and a class, as it lies in a file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from longspan.data.disk import unreadable
+from longspan.errors import DataError
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that is a content; read when it is wanted."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise unreadable(error, self.path) from error
+
+
+@dataclass(frozen=True)
+class Item:
+    """A record.
+
+    Attributes:
+        place: what an error calls it.
+        content: text of a table's cell, a `File`, or an array; the input knows what to do with it.
+        label: its class; None where nobody asks.
+    """
+
+    place: str
+    content: Any
+    label: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the content: equal ones get into one split."""
+        content = self.content.read() if isinstance(self.content, File) else self.content
+        if isinstance(content, str):
+            content = content.encode("utf-8", "surrogatepass")
+        return hashlib.sha256(content).hexdigest()
+
+
+def text_of(item: Item) -> str:
+    """The content of a record that is a text.
+
+    Raises:
+        DataError: it is empty, no text, or not UTF-8.
+    """
+    content = item.content
+    if isinstance(content, File):
+        try:
+            content = content.read().decode()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{item.place}: byte {error.start} is not UTF-8; convert the file to UTF-8"
+            ) from error
+    if not isinstance(content, str):
+        held = "null" if content is None else type(content).__name__
+        raise DataError(f"{item.place}: holds {held}, not text")
+    if not content.strip():
+        raise DataError(f"{item.place}: the text is empty; remove the record or fill it")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{item.place}: has half a character (\\u{ord(content[error.start]):04x} in place "
+            f"{error.start}), which is no text"
+        ) from error
+    return content
