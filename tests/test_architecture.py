@@ -79,7 +79,7 @@ LAYERS = [
         "training.run",
     ],
     # what is done with a run
-    ["decoding.generate", "measure.compare", "measure.stream"],
+    ["decoding.generate", "measure.compare", "measure.embedding", "measure.stream"],
     ["measure.summary", "measure.reach*"],
     ["show*", "interop", "interop.transfo_xl", "interop.causal"],
     ["cli*"],

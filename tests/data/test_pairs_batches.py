@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longspan.data.pairs import batches as making
+from longspan.data import plan as making
 from longspan.data.pairs.batches import Batches, PairBatch
 from longspan.data.pairs.corpus import Pairs
 from longspan.data.tokenizers.bytes import Bytes

@@ -19,6 +19,8 @@ from longspan.compat import (
     score_conflicts,
     slot_conflicts,
 )
+from longspan.data.input import Input
+from longspan.data.labelled.collection import Collection
 from longspan.data.reader import Reader
 from longspan.data.spans.form import Form
 from longspan.data.table import Table
@@ -47,6 +49,8 @@ KINDS = (
     Reader,
     Table,
     Form,
+    Collection,
+    Input,
     Strategy,
     Filter,
 )

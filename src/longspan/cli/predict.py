@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,14 @@ from rich.console import Console
 from longspan.cli.bar import counter
 from longspan.cli.decoding import DecodingOptions
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
-from longspan.cli.texts import decoded, written
+from longspan.cli.texts import Line, decoded, written
 from longspan.data import Codec
 from longspan.decoding.explain import Explanation
 from longspan.decoding.hypothesis import Hypothesis
 from longspan.errors import ConfigError
 from longspan.models.encoder_decoder import EncoderDecoder
 from longspan.show.alignment import alignment
-from longspan.task import Answering, Asked
+from longspan.task import Answering, Asked, Reply
 from longspan.training.run import fitted, section
 from longspan.transduction import Transduction, read
 
@@ -38,6 +39,7 @@ def predict(
     text: str | None = None,
     output: Path | None = None,
     scores: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     explain: Annotated[bool, Parameter(negative="")] = False,
     align: Path | None = None,
     layer: int | None = None,
@@ -48,7 +50,7 @@ def predict(
     dtype: DType = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Write what a model makes of new inputs: a translation, a summary, an answer.
+    """Write what a model makes of new inputs: a translation, a summary, an answer, a class.
 
     Parameters
     ----------
@@ -56,13 +58,16 @@ def predict(
         A run's folder.
     path
         What to read: a text file with a source a line, a table (sources.jsonl, .tsv, .csv) with the
-        fields that the run was trained on, or - for lines of standard input.
+        fields that the run was trained on, or - for lines of standard input, each of which is
+        replied to before the next is read. Of runs that tell classes also a folder of files.
     text
         One source, in place of a file.
     output
         A file to write to instead of standard output; .jsonl also has scores.
     scores
         Print the score before each text.
+    as_json
+        Write a line of JSON for each, with all that is known of it.
     explain
         Print step by step what was considered, and why the winner won.
     align
@@ -72,7 +77,7 @@ def predict(
         if not said.
     """
     loaded = open_run(run, checkpoint, device, dtype, threads)
-    task, codec = loaded.task, loaded.tokenizer
+    task = loaded.task
     if not isinstance(task, Answering):
         raise ConfigError(
             f"{run} is a run of {task.name}, which `longspan generate` goes on from a prompt"
@@ -92,35 +97,50 @@ def predict(
     fields = task.fields(data)
     if text is not None and len(fields) > 1:
         raise ConfigError(f"--text is one field, and {task.name} asks {' and '.join(fields)}")
+
+    def reply(some: Sequence[Asked], advance: Callable[[int], None] | None) -> list[list[Reply]]:
+        told = TOLD if explain else 0
+        return task.reply(
+            loaded.model,  # type: ignore[arg-type]
+            some,
+            data,
+            loaded.learnt,  # type: ignore[arg-type]
+            alternatives=told,
+            advance=advance,
+        )
+
+    def tell(line: Line, some: Sequence[Asked], found: Sequence[Sequence[Reply]]) -> None:
+        for each, replies in zip(some, found, strict=True):
+            for made in replies:
+                facts = {"asked": each.texts, "text": made.text, "score": made.score, **made.more}
+                line(f"{made.score:.3f}\t{made.text}" if scores else made.text, facts)
+
+    if path == "-" and align is None and not explain:
+        with written(output, as_json) as line:
+            for each in task.asked(data, path):
+                tell(line, [each], reply([each], None))
+                sys.stdout.flush()
+        return
     asked = [Asked("--text", (text,))] if text is not None else [*task.asked(data, path or "")]
     if align is not None and len(asked) > 1:
         raise ConfigError(f"--align draws one source, and there are {len(asked)}; use --text")
     with counter() as progress:
         row = progress.add_task("replying", total=len(asked))
-        found = task.reply(
-            loaded.model,  # type: ignore[arg-type]
-            asked,
-            data,
-            codec,
-            alternatives=TOLD if explain else 0,
-            advance=lambda count: progress.advance(row, count),
-        )
+        found = reply(asked, lambda count: progress.advance(row, count))
     if align is not None and isinstance(loaded.model, EncoderDecoder):
+        codec = loaded.tokenizer
         source, text_found = codec.prompt(data.separator.join(asked[0].texts)), found[0][0]
         assert text_found.hypothesis is not None
         _draw(align, loaded.model, codec, source, text_found.hypothesis, layer, head)
     if explain and isinstance(task, Transduction):
-        console = Console()
+        console, codec = Console(), loaded.tokenizer
         for each, replies in zip(asked, found, strict=True):
             console.print(*each.texts, style="bold", markup=False, highlight=False)
             texts = [reply.hypothesis for reply in replies if reply.hypothesis is not None]
             Explanation(texts, task.decode, codec.piece, codec.start).print(console)
         return
-    with written(output) as line:
-        for each, replies in zip(asked, found, strict=True):
-            for reply in replies:
-                facts = {"asked": each.texts, "text": reply.text, "score": reply.score}
-                line(f"{reply.score:.3f}\t{reply.text}" if scores else reply.text, facts)
+    with written(output, as_json) as line:
+        tell(line, asked, found)
 
 
 def _draw(

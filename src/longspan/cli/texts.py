@@ -15,26 +15,30 @@ from longspan.errors import ConfigError, DataError
 from longspan.task import Answering
 from longspan.transduction import Transduction
 
+Line = Callable[[str, Mapping[str, Any]], None]
+"""Writes a text, or what is known of it, as a line."""
+
 
 @contextmanager
-def written(path: Path | None) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+def written(path: Path | None, as_json: bool = False) -> Iterator[Line]:
     """Gives a function that writes a text, or what is known of it, as a line.
 
     Args:
-        path: a file, of JSON if it is called so (.jsonl); None for standard output. In lines of
-            text a line break is written as two characters, a backslash and an n.
+        path: a file; None for standard output. In lines of text a line break is written as two
+            characters, a backslash and an n.
+        as_json: lines are of JSON; those of a file that is called so (.jsonl) always are.
 
     Raises:
         DataError: it cannot be written.
     """
     if path is None:
-        yield lambda text, _: print(_line(text))
+        yield lambda text, facts: print(_json(facts) if as_json else _line(text))
         sys.stdout.flush()
         return
     try:
         with open(path, "w", encoding="utf-8") as file:
-            if path.suffix == ".jsonl":
-                yield lambda _, facts: print(json.dumps(facts, ensure_ascii=False), file=file)
+            if as_json or path.suffix == ".jsonl":
+                yield lambda _, facts: print(_json(facts), file=file)
             else:
                 yield lambda text, _: print(_line(text), file=file)
     except OSError as error:
@@ -61,6 +65,10 @@ def said(task: Answering) -> str:
     strategy = task.decode.strategy
     beams = getattr(strategy, "beams", None)
     return f"{strategy.name} {beams}, " if beams else f"{strategy.name}, "
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False)
 
 
 def _line(text: str) -> str:

@@ -4,8 +4,10 @@
     tokenizers   what a token is: a byte, a piece of a byte-level BPE, a word
     corpus       tokens on disk, mapped into memory, split by document
     lanes        batches that a model with memory can be trained on
-    tables       rows with named fields: JSON lines, TSV, CSV, datasets of the Hub
+    tables       rows with named fields: JSON lines, TSV, CSV, Parquet, datasets of the Hub
     pairs        sequences and what is written about them, in batches of like length
+    spans        questions whose answers are stretches of a context
+    labelled     contents and their classes; `inputs` make sequences of them
 
 `import longspan.data` does not import torch: only `Lanes` and `Batch` need it.
 """

@@ -156,9 +156,11 @@ class Classifier(nn.Module):
 
     def pooled(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """The vector (B, C) of each sequence that scores are made of; as `forward`."""
-        return pooled(
-            self.stack, x if self.project is None else self.project(x), valid, self.config.pool
-        )
+        return pooled(self.stack, self.entered(x), valid, self.config.pool)
+
+    def entered(self, x: Tensor) -> Tensor:
+        """What the stack reads: tokens as they are, vectors (B, T, F) as (B, T, C)."""
+        return x if self.project is None else self.project(x)
 
     def forward(self, x: Tensor, *, valid: Tensor | None = None) -> Tensor:
         """Scores of classes.

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from longspan.data.labelled.collection import collection
-from longspan.data.labelled.collections.folders import Folders
 from longspan.data.labelled.config import LabelledConfig
+from longspan.data.labelled.contents import contents
 from longspan.data.labelled.item import Item
 from longspan.data.labelled.reading import Reading
 from longspan.data.labelled.sequences import (
@@ -138,11 +137,9 @@ class Classification(Answering, name="classification"):
         return [data.source]
 
     def asked(self, data: LabelledConfig, path: str) -> Iterator[Asked]:
-        if not Folders.holds(path):
-            yield from super().asked(data, path)
-            return
-        for item in collection(path, data.source, data.label).contents():
-            yield Asked(item.place, (item.place,), item.content)
+        for item in contents(path, data.source):
+            shown = item.content if isinstance(item.content, str) else item.place
+            yield Asked(item.place, (shown,), item.content)
 
     def reply(
         self,

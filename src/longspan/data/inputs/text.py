@@ -24,14 +24,15 @@ GROUP = 1 << 19
 
 
 class TextEncoding(Encoding):
-    """Texts as [start, ids…].
+    """Texts as [start, ids…], or ids alone.
 
     Args:
         codec: the tokenizer.
+        begins: the start symbol comes first.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
+    def __init__(self, codec: Codec, begins: bool = True) -> None:
+        self.codec, self.begins = codec, begins
 
     @property
     def size(self) -> int:
@@ -46,6 +47,7 @@ class TextEncoding(Encoding):
         return self.codec.fingerprint
 
     def encode(self, items: Iterable[Item]) -> Iterator[NDArray[Any]]:
+        start = [self.codec.start] if self.begins else []
         for group in _groups(items):
             found = self.codec.each(text.encode() for _, text in group)
             for item, _ in group:
@@ -53,7 +55,9 @@ class TextEncoding(Encoding):
                     ids = next(found)
                 except DataError as error:
                     raise DataError(f"{item.place}: {error}") from error
-                yield np.concatenate([[self.codec.start], ids]).astype(dtype(self.codec))
+                if not len(ids):
+                    raise DataError(f"{item.place}: the text has no tokens")
+                yield np.concatenate([start, ids]).astype(dtype(self.codec))
 
     def model_input(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values.astype(np.int64))

@@ -45,14 +45,6 @@ class Collection(Component, kind="collection", folder="longspan.data.labelled.co
             DataError: there are none, one has no class, or they cannot be read.
         """
 
-    @abstractmethod
-    def contents(self) -> Iterator[Item]:
-        """Records alone, for which no classes need be there.
-
-        Raises:
-            DataError: there are none, or they cannot be read.
-        """
-
 
 def collection(path: str, source: str, label: str) -> Collection:
     """What reads `path`.

@@ -37,11 +37,23 @@ class Item:
         place: what an error calls it.
         content: text of a table's cell, a `File`, or an array; the input knows what to do with it.
         label: its class; None where nobody asks.
+        columns: of a table, that of the content and that of the class.
     """
 
     place: str
     content: Any
     label: str | None = None
+    columns: tuple[str, str] | None = None
+
+    @property
+    def inside(self) -> str:
+        """What an error calls the content."""
+        return self.place if self.columns is None else f"{self.place}: field '{self.columns[0]}'"
+
+    @property
+    def beside(self) -> str:
+        """What an error calls the class."""
+        return self.place if self.columns is None else f"{self.place}: field '{self.columns[1]}'"
 
     @property
     def digest(self) -> str:
@@ -64,18 +76,18 @@ def text_of(item: Item) -> str:
             content = content.read().decode()
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{item.place}: byte {error.start} is not UTF-8; convert the file to UTF-8"
+                f"{item.inside}: byte {error.start} is not UTF-8; convert the file to UTF-8"
             ) from error
     if not isinstance(content, str):
         held = "null" if content is None else type(content).__name__
-        raise DataError(f"{item.place}: holds {held}, not text")
+        raise DataError(f"{item.inside} holds {held}, not text")
     if not content.strip():
-        raise DataError(f"{item.place}: the text is empty; remove the record or fill it")
+        raise DataError(f"{item.inside} is empty; remove the record or fill it")
     try:
         content.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{item.place}: has half a character (\\u{ord(content[error.start]):04x} in place "
+            f"{item.inside} has half a character (\\u{ord(content[error.start]):04x} in place "
             f"{error.start}), which is no text"
         ) from error
     return content

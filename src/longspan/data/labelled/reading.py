@@ -17,9 +17,6 @@ from longspan.errors import CheckpointError, ConfigError, DataError, did_you_mea
 FILE = "classes.json"
 """Name of the file that `Reading.save` writes beside that of the encoding."""
 
-SHOWN = 10
-"""Classes that an error names at most."""
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -52,10 +49,9 @@ class Reading:
         try:
             return self.classes.index(item.label)
         except ValueError:
-            known = ", ".join(self.classes[:SHOWN]) + (" …" if len(self.classes) > SHOWN else "")
             raise DataError(
-                f"{item.place}: is of the class '{item.label}', which training has not seen"
-                f"{did_you_mean(item.label, self.classes) or f'; it has seen {known}'}"
+                f"{item.beside} is of the class '{item.label}', which training has not seen"
+                f"{did_you_mean(item.label, self.classes)}"
             ) from None
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from longspan.data.labelled.collection import Collection
 from longspan.data.labelled.item import Item
-from longspan.data.table import Table, kind
+from longspan.data.table import kind
 from longspan.errors import DataError
 
 
@@ -21,23 +21,12 @@ class Rows(Collection, name="table"):
         return kind(path) is not None
 
     def items(self) -> Iterator[Item]:
-        table = self._table()
-        for number, (content, label) in table.rows((self.source, self.label)):
-            place = table.place(number)
-            yield self._item(place, content, self._class(place, label))
-
-    def contents(self) -> Iterator[Item]:
-        table = self._table()
-        for number, (content,) in table.rows((self.source,)):
-            yield self._item(table.place(number), content, None)
-
-    def _table(self) -> Table:
         found = kind(self.path)
         assert found is not None
-        return found(self.path)
-
-    def _item(self, place: str, content: Any, label: str | None) -> Item:
-        return Item(f"{place}, field '{self.source}'", content, label)
+        table = found(self.path)
+        for number, (content, label) in table.rows((self.source, self.label)):
+            place = table.place(number)
+            yield Item(place, content, self._class(place, label), columns=(self.source, self.label))
 
     def _class(self, place: str, value: Any) -> str:
         label = str(value) if type(value) is int else value
