@@ -285,7 +285,7 @@ def toy(name: str) -> dict[str, Any]:
     tree = read_yaml(recipe_text(name), name)
     model, changes = tree["model"], dict(TOY)
     changes |= {"train.tokens": 400} if "tokens" in tree["train"] else {"train.batch": 2}
-    for side in ("encoder", "decoder") if "encoder" in model else ("",):
+    for side in [side for side in ("encoder", "decoder") if side in model] or [""]:
         part, prefix = (model[side], f"model.{side}.") if side else (model, "model.")
         layers = {"layers": len(part.get("stack", "ab"))}
         changes |= {f"{prefix}{key}": value for key, value in (SIZES | layers).items()}
@@ -306,7 +306,8 @@ def material(name: str, folder: Path, corpus: Path) -> dict[str, Any]:
     kind = task if isinstance(task, str) else task["name"]
     if kind == "language_modelling":
         return {"data.path": str(corpus)}
-    return {"data.tokenizer.vocab": 300, "data.valid": 0.1} | written(kind, tree["data"], folder)
+    tokenizer = "data.tokenizer" if "tokenizer" in tree["data"] else "data.input.tokenizer"
+    return {f"{tokenizer}.vocab": 300, "data.valid": 0.1} | written(kind, tree["data"], folder)
 
 
 def test_the_shipped_recipes_are_known() -> None:

@@ -158,6 +158,11 @@ def written(task: str, data: dict[str, Any], folder: Path) -> dict[str, Any]:
             entries.append({"paragraphs": [{"context": context, "qas": [question]}]})
         path.write_text(json.dumps({"data": entries}), "utf-8")
         return {"data.path": str(path)}
+    if task == "classification":
+        path = folder / "labelled.jsonl"
+        rows = ({"text": text, "label": text.split()[0]} for text, _ in sentences(80))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        return {"data.path": str(path)}
     path = folder / "pairs.jsonl"
     fields = data.get("source", "source"), data.get("target", "target")
     rows = (dict(zip(fields, pair, strict=True)) for pair in sentences(80))
