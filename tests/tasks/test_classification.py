@@ -214,6 +214,8 @@ def test_what_cannot_be_is_said(
         ("evaluate", trained, "--memory", 3): "--memory is of language models",
         ("predict", trained, empty): "line 2: field 'text' is empty",
         ("predict", trained, empty, "--explain"): "writes nothing step by step",
+        ("cost", trained): "has more than a decoder, and cost counts decoders alone",
+        ("cost", "classification"): "has more than a decoder",
         ("generate", trained, "--prompt", "x"): "is a run of classification",
         ("embed", trained, empty, "--out", "x.txt"): "--out must end in .npy or .parquet",
     }.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -43,18 +44,18 @@ def cost(
     """
     changes, folder = parse(settings), Path(recipe)
     if (folder / FILE).is_file():
-        model, size = read_model(recipe, changes), Codec.load(folder).size
+        model = _decoder(read_model(recipe, changes), recipe)
+        size = Codec.load(folder).size
         train = None if is_imported(recipe) else read_recipe(recipe, changes).train
     else:
         chosen = read_recipe(recipe, changes)
-        model, size, train = chosen.model, chosen.data.tokenizer.expected_size, chosen.train
+        model, train = _decoder(chosen.model, recipe), chosen.train
+        size = chosen.data.tokenizer.expected_size
         if not (vocabulary or size):
             raise ConfigError(
                 f"the data decide how many tokens the tokenizer '{chosen.data.tokenizer.name}' "
                 "has; say how many with --vocabulary"
             )
-    if not isinstance(model, DecoderConfig):
-        raise ConfigError(f"{recipe} has an encoder and a decoder; cost counts decoders alone")
     call = (train.segment if train else None) or model.segment
     kind = DTYPES["float32" if dtype == "auto" else dtype]
     result = count(model, vocabulary or size or 0, dtype=kind)
@@ -118,3 +119,9 @@ def _measure(console: Console, model: DecoderConfig, dtype: torch.dtype, call: i
                 highlight=False,
                 style="yellow",
             )
+
+
+def _decoder(model: Any, recipe: str) -> DecoderConfig:
+    if not isinstance(model, DecoderConfig):
+        raise ConfigError(f"{recipe} has more than a decoder, and cost counts decoders alone")
+    return model
