@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from longspan.cli.bar import counter
 from longspan.cli.options import Checkpoint, Device, DType, Threads, open_run
+from longspan.data.input import Input
 from longspan.data.labelled.contents import contents
 from longspan.data.labelled.item import Item
+from longspan.data.labelled.reading import Reading
 from longspan.errors import ConfigError, DataError
 from longspan.measure.embedding import embed as vectors
 from longspan.task import Answering
@@ -54,7 +56,7 @@ def embed(
     if out.suffix == ".parquet":
         _pyarrow()
     loaded = open_run(run, checkpoint, device, dtype, threads)
-    items = list(contents(path, field or _field(loaded)))
+    items = list(contents(path, field or _field(loaded), _files(loaded)))
     with counter() as progress:
         row = progress.add_task("embedding", total=len(items))
         found = vectors(loaded, items, lambda count: progress.advance(row, count))
@@ -75,6 +77,10 @@ def _field(run: Run) -> str:
         if len(fields) == 1:
             return fields[0]
     return "text"
+
+
+def _files(run: Run) -> bool:
+    return isinstance(run.learnt, Reading) and Input.find(run.learnt.kind).files
 
 
 def _write_parquet(path: Path, items: list[Item], found: NDArray[np.float32]) -> None:

@@ -1,6 +1,7 @@
 """How a content becomes a sequence: an `Input` is the choice, fitting it gives an `Encoding`.
 
     text        tokens, of one tokenizer
+    patches     squares, rows or single pixels of images
 
 A sequence is of tokens (T,) or of vectors (T, F). Where nothing but the content is asked for, there
 is no more to a kind of data than its input: what follows it (batches, models, heads, scores) reads
@@ -24,8 +25,13 @@ from longspan.registry import Component
 
 @dataclass(frozen=True)
 class Input(Component, kind="input", folder="longspan.data.inputs"):
-    """The choice of how contents are read."""
+    """The choice of how contents are read.
 
+    Traits:
+        files: each content is a file by itself, as an image is; a file of texts has one a line.
+    """
+
+    files: ClassVar[bool] = False
     encoding: ClassVar[type[Encoding]]
 
     @abstractmethod

@@ -160,7 +160,7 @@ class Classifier(nn.Module):
 
     def entered(self, x: Tensor) -> Tensor:
         """What the stack reads: tokens as they are, vectors (B, T, F) as (B, T, C)."""
-        return x if self.project is None else self.project(x)
+        return x if self.project is None else self.project(x.to(self.project.weight.dtype))
 
     def forward(self, x: Tensor, *, valid: Tensor | None = None) -> Tensor:
         """Scores of classes.

@@ -137,7 +137,7 @@ class Classification(Answering, name="classification"):
         return [data.source]
 
     def asked(self, data: LabelledConfig, path: str) -> Iterator[Asked]:
-        for item in contents(path, data.source):
+        for item in contents(path, data.source, data.input.files):
             shown = item.content if isinstance(item.content, str) else item.place
             yield Asked(item.place, (shown,), item.content)
 
@@ -179,10 +179,9 @@ class _Batches(Lessons):
 
 def scored(model: Classifier, batch: SequenceBatch) -> torch.Tensor:
     """Scores (B, K) of the sequences of a batch."""
-    device, dtype = device_of(model), next(model.parameters()).dtype
+    device = device_of(model)
     valid = None if bool(batch.valid.all()) else batch.valid.to(device)
-    x = batch.x.to(device, dtype if batch.x.is_floating_point() else None)
-    return model(x, valid=valid)
+    return model(batch.x.to(device), valid=valid)
 
 
 @torch.no_grad()

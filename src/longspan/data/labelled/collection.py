@@ -2,6 +2,8 @@
 
 train.jsonl  reviews.parquet  hf:NAME       a table with a column of contents and one of classes
 aclImdb/train/                              a folder with a folder of files for each class
+cifar/train.tar.xz                          the same in an archive
+train-images-idx3-ubyte.gz                  MNIST's files
 """
 
 from __future__ import annotations
@@ -45,6 +47,14 @@ class Collection(Component, kind="collection", folder="longspan.data.labelled.co
             DataError: there are none, one has no class, or they cannot be read.
         """
 
+    @abstractmethod
+    def contents(self) -> Iterator[Item]:
+        """Records alone, for which no classes need be there.
+
+        Raises:
+            DataError: there are none, or they cannot be read.
+        """
+
 
 def collection(path: str, source: str, label: str) -> Collection:
     """What reads `path`.
@@ -59,6 +69,6 @@ def collection(path: str, source: str, label: str) -> Collection:
         "" if os.path.lexists(os.path.expanduser(path)) else f" (nothing is there{near(path)})"
     )
     raise DataError(
-        f"{path}: is neither a folder with a folder for each class nor a table ({endings()}, also "
-        f"compressed: .gz, .xz, .bz2; hf:NAME){missing}"
+        f"{path}: is neither a folder (or a tar file) with a folder for each class, nor MNIST's "
+        f"idx3, nor a table ({endings()}, also compressed: .gz, .xz, .bz2; hf:NAME){missing}"
     )

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from longspan.data.disk import unreadable
 from longspan.errors import DataError
 
@@ -35,7 +37,8 @@ class Item:
 
     Attributes:
         place: what an error calls it.
-        content: text of a table's cell, a `File`, or an array; the input knows what to do with it.
+        content: text of a table's cell, a `File`, its bytes, or an array; the input knows what to
+            do with it.
         label: its class; None where nobody asks.
         columns: of a table, that of the content and that of the class.
     """
@@ -61,6 +64,8 @@ class Item:
         content = self.content.read() if isinstance(self.content, File) else self.content
         if isinstance(content, str):
             content = content.encode("utf-8", "surrogatepass")
+        elif isinstance(content, np.ndarray):
+            content = f"{content.shape}".encode() + content.tobytes()
         return hashlib.sha256(content).hexdigest()
 
 
@@ -72,8 +77,10 @@ def text_of(item: Item) -> str:
     """
     content = item.content
     if isinstance(content, File):
+        content = content.read()
+    if isinstance(content, bytes):
         try:
-            content = content.read().decode()
+            content = content.decode()
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{item.inside}: byte {error.start} is not UTF-8; convert the file to UTF-8"

@@ -44,11 +44,6 @@ class Folders(Collection, name="folders"):
             yield from (Item(file, File(file), entry.name) for file in files)
 
     def contents(self) -> Iterator[Item]:
-        """All files beneath the folder, for which no classes need be there.
-
-        Raises:
-            DataError: there are none, or they cannot be read.
-        """
         files = _files(os.path.expanduser(self.path))
         if not files:
             raise DataError(f"{self.path}: there are no files in this folder")

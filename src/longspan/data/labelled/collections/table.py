@@ -8,6 +8,7 @@ from typing import Any
 
 from longspan.data.labelled.collection import Collection
 from longspan.data.labelled.item import Item
+from longspan.data.pairs.sources import sources
 from longspan.data.table import kind
 from longspan.errors import DataError
 
@@ -27,6 +28,9 @@ class Rows(Collection, name="table"):
         for number, (content, label) in table.rows((self.source, self.label)):
             place = table.place(number)
             yield Item(place, content, self._class(place, label), columns=(self.source, self.label))
+
+    def contents(self) -> Iterator[Item]:
+        return (Item(place, text) for place, (text,) in sources(self.path, [self.source]))
 
     def _class(self, place: str, value: Any) -> str:
         label = str(value) if type(value) is int else value
