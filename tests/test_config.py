@@ -20,7 +20,7 @@ from longspan.errors import ConfigError, IncompatibleConfig, did_you_mean
 from longspan.models.decoder import DecoderConfig
 from longspan.slots import Memory
 from longspan.training.recipe import read_recipe, recipe_names, recipe_text, resolved
-from tests.tiny import SETTINGS, written
+from tests.tiny import SETTINGS, images, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,6 +306,8 @@ def material(name: str, folder: Path, corpus: Path) -> dict[str, Any]:
     kind = task if isinstance(task, str) else task["name"]
     if kind == "language_modelling":
         return {"data.path": str(corpus)}
+    if "input" in tree["data"] and tree["data"]["input"]["name"] == "patches":
+        return images(folder)
     tokenizer = "data.tokenizer" if "tokenizer" in tree["data"] else "data.input.tokenizer"
     return {f"{tokenizer}.vocab": 300, "data.valid": 0.1} | written(kind, tree["data"], folder)
 

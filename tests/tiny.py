@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import longspan
 from longspan.cli import main
@@ -168,3 +170,15 @@ def written(task: str, data: dict[str, Any], folder: Path) -> dict[str, Any]:
     rows = (dict(zip(fields, pair, strict=True)) for pair in sentences(80))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return {"data.path": str(path)}
+
+
+def images(folder: Path, count: int = 40, seed: int = 0) -> dict[str, Any]:
+    """Settings of small grey images in a folder for each of two classes: bright above or below."""
+    draw = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = draw.integers(0, 100, (8, 8)).astype(np.uint8)
+        label = ("above", "below")[number % 2]
+        pixels[slice(0, 4) if label == "above" else slice(4, 8)] += 100
+        (folder / "images" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "images" / label / f"{number:03}.png")
+    return {"data.path": str(folder / "images")}

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import longspan
 from longspan.config import read_yaml, write_yaml
@@ -23,7 +22,7 @@ from longspan.measure.embedding import embed
 from longspan.tasks.classification import probabilities
 from longspan.training.loop import Watcher
 from longspan.training.recipe import read_recipe
-from tests.tiny import SETTINGS, call, refused
+from tests.tiny import SETTINGS, call, images, refused
 
 SIZES = {"width": 16, "layers": 2, "heads": 2, "feed_forward": 16, "position": "rotary"}
 
@@ -255,18 +254,6 @@ def test_a_model_reads_by_one_thing(tmp_path: Path) -> None:
 # -- images ---------------------------------------------------------------------------------------
 
 
-def images(path: Path, count: int, seed: int) -> str:
-    """Bright above, or bright below."""
-    draw = np.random.default_rng(seed)
-    for number in range(count):
-        pixels = draw.integers(0, 100, (8, 8)).astype(np.uint8)
-        label = ("above", "below")[number % 2]
-        pixels[slice(0, 4) if label == "above" else slice(4, 8)] += 100
-        (path / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path / label / f"{number:03}.png")
-    return str(path)
-
-
 @pytest.mark.parametrize("width", [4, None])
 def test_images_are_told_apart_by_patches_and_by_rows(
     tmp_path: Path,
@@ -276,8 +263,8 @@ def test_images_are_told_apart_by_patches_and_by_rows(
 ) -> None:
     file = recipe(tmp_path, {"encoder": SIZES | {"position": {"name": "learned", "length": 8}}})
     section = {
-        "path": images(tmp_path / "images", 40, 0),
-        "valid": images(tmp_path / "more", 10, 1),
+        "path": images(tmp_path)["data.path"],
+        "valid": images(tmp_path / "more", 10, 1)["data.path"],
         "test": "",
         "input": {"name": "patches", "height": 4 if width else 1, "width": width},
     }
@@ -286,13 +273,16 @@ def test_images_are_told_apart_by_patches_and_by_rows(
     run = longspan.train(file, **SETTINGS, **{"train.steps": 40})
     scores = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert scores["valid_accuracy"] == 100, "guessing is 50"
-    one = tmp_path / "more" / "below" / "001.png"
+    one = tmp_path / "more" / "images" / "below" / "001.png"
     assert call(monkeypatch, capsys, "predict", run, one).out == "below\n"
-    lines = call(monkeypatch, capsys, "predict", run, tmp_path / "more", "--json").out
+    lines = call(monkeypatch, capsys, "predict", run, tmp_path / "more" / "images", "--json").out
     for told in map(json.loads, lines.splitlines()):
         assert Path(told["asked"][0]).parent.name == told["text"]
     npy = tmp_path / "v.npy"
-    assert call(monkeypatch, capsys, "embed", run, tmp_path / "more", "--out", npy).status == 0
+    assert (
+        call(monkeypatch, capsys, "embed", run, tmp_path / "more" / "images", "--out", npy).status
+        == 0
+    )
     assert np.load(npy).shape == (10, 16)
     one.write_bytes(b"no image")
     said = refused(call(monkeypatch, capsys, "predict", run, one))

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -79,6 +80,15 @@ class Encoding(ABC):
         Returns:
             (B, T) int64 tokens, or (B, T, F) float32.
         """
+
+    def varied(self, values: NDArray[Any], draw: np.random.Generator) -> NDArray[Any]:
+        """What training reads in place of sequences of like meaning, drawn anew each time.
+
+        Args:
+            values: (B, T) or (B, T, F), as `encode` gives them.
+            draw: of this call alone.
+        """
+        return values
 
     @abstractmethod
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -162,7 +162,9 @@ class _Batches(Lessons):
     smoothing: float
 
     def at(self, model: Any, call: int, state: State | None) -> Lesson:
-        batch = self.sequences.rows(self.plan.chosen(call))
+        # of the call alone, so that a run that goes on reads what it would have read
+        draw = np.random.default_rng((self.plan.seed, call))
+        batch = self.sequences.rows(self.plan.chosen(call), draw)
         scores = scored(model, batch)
         losses = cross_entropy(
             scores,

@@ -8,13 +8,14 @@ import struct
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from longspan.data.inputs.patches import PatchEncoding, Patches, patches
+from longspan.data.inputs.patches import PatchEncoding, Patches, patches, whole
 from longspan.data.labelled.collection import collection
 from longspan.data.labelled.contents import contents
 from longspan.data.labelled.item import File, Item
@@ -79,6 +80,34 @@ def test_an_image_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
     for content in (pixels, png(pixels), path, File(path)):
         (found,) = encoding.encode([Item("", content)])
         assert found.tolist() == pixels.reshape(2, 24).tolist()
+
+
+def test_training_reads_images_moved_and_mirrored() -> None:
+    found = [Item(str(n), drawn(4, 6, 3, seed=n)) for n in range(40)]
+    plain = Patches(height=2, width=3).fit(found)
+    values = np.stack(list(plain.encode(found)))
+    assert plain.varied(values, np.random.default_rng(0)) is values
+    assert whole(values, (4, 6), (2, 3)).tolist() == [item.content.tolist() for item in found]
+
+    def varied(seed: int, **choice: Any) -> NDArray[np.uint8]:
+        encoding = Patches(height=2, width=3, **choice).fit(found)
+        return whole(encoding.varied(values, np.random.default_rng(seed)), (4, 6), (2, 3))
+
+    mirrored = 0
+    for image, item in zip(varied(0, mirror=True), found, strict=True):
+        turned = (image == item.content[:, ::-1]).all()
+        assert turned or (image == item.content).all()
+        mirrored += turned
+    assert 10 < mirrored < 30
+    moves = set()
+    for image, item in zip(varied(0, shift=1), found, strict=True):
+        room = np.pad(item.content, ((1, 1), (1, 1), (0, 0)))
+        places = [(y, x) for y in range(3) for x in range(3)]
+        (move,) = [at for at in places if (room[at[0] :, at[1] :][:4, :6] == image).all()]
+        moves.add(move)
+    assert len(moves) > 6
+    assert (varied(3, shift=2, mirror=True) == varied(3, shift=2, mirror=True)).all()
+    assert (varied(3, shift=2) != varied(4, shift=2)).any()
 
 
 def test_what_was_fitted_is_kept(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Shape:
         size: pixels, height and width.
         patch: pixels of a patch, height and width.
         fixed: images of another mode or size are converted; otherwise they are refused.
+        shift: pixels by which images move in training.
+        mirror: half of them are mirrored in training.
         mean, std: of each channel over training, of pixels from 0 to 1.
     """
 
@@ -49,6 +51,8 @@ class Shape:
     size: tuple[int, int]
     patch: tuple[int, int]
     fixed: tuple[bool, bool]
+    shift: int
+    mirror: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -83,6 +87,22 @@ class PatchEncoding(Encoding):
             for each in (self.shape.mean, self.shape.std)
         )
         return (torch.from_numpy(values).float() / 255 - mean) / std
+
+    def varied(self, values: NDArray[Any], draw: np.random.Generator) -> NDArray[Any]:
+        shape, batch = self.shape, len(values)
+        if not shape.shift and not shape.mirror:
+            return values
+        pixels = whole(values, shape.size, shape.patch)
+        if shape.mirror:
+            pixels = np.where(draw.random((batch, 1, 1, 1)) < 0.5, pixels[:, :, ::-1], pixels)
+        if shape.shift:
+            far, (height, width) = shape.shift, shape.size
+            room = np.pad(pixels, ((0, 0), (far, far), (far, far), (0, 0)))
+            moved = draw.integers(0, 2 * far + 1, (batch, 2)).tolist()
+            pixels = np.stack(
+                [room[n, y : y + height, x : x + width] for n, (y, x) in enumerate(moved)]
+            )
+        return np.stack([patches(each, shape.patch) for each in pixels])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         path = Path(folder) / FILE
@@ -141,6 +161,9 @@ class Patches(Input, name="patches"):
             the first one, and others are refused.
         mode: "L" (grey) or "RGB", to which others are converted; None for that of the first image,
             and others are refused.
+        shift: in training images move by up to so many pixels to each side, drawn anew each time;
+            what comes in is black.
+        mirror: in training half of the images are mirrored, left to right, drawn anew each time.
     """
 
     encoding: ClassVar[type[Encoding]] = PatchEncoding
@@ -150,6 +173,8 @@ class Patches(Input, name="patches"):
     width: int | None = 4
     size: tuple[int, int] | None = None
     mode: Mode | None = None
+    shift: int = 0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -161,6 +186,8 @@ class Patches(Input, name="patches"):
             problems.append(
                 f"data.input.size must be [height, width] in pixels, not {list(self.size)}"
             )
+        if type(self.shift) is not int or self.shift < 0:
+            problems.append(f"data.input.shift must be 0 or more, not {self.shift!r}")
         if self.mode not in (None, "L", "RGB"):
             problems.append(f"data.input.mode must be 'L', 'RGB' or null, not {self.mode!r}")
         if problems:
@@ -204,7 +231,8 @@ class Patches(Input, name="patches"):
         channels = 3 if mode == "RGB" else 1
         nothing = (0.0,) * channels
         fixed = (self.mode is not None, self.size is not None)
-        return Shape(mode, (height, width), patch, fixed, nothing, nothing)  # type: ignore[arg-type]
+        own = (self.shift, self.mirror)
+        return Shape(mode, (height, width), patch, fixed, *own, nothing, nothing)  # type: ignore[arg-type]
 
 
 def opened(item: Item) -> Image.Image:
@@ -238,6 +266,15 @@ def patches(pixels: NDArray[np.uint8], patch: tuple[int, int]) -> NDArray[np.uin
     (height, width), (high, wide, channels) = patch, pixels.shape
     cut = pixels.reshape(high // height, height, wide // width, width, channels)
     return cut.swapaxes(1, 2).reshape(-1, height * width * channels)
+
+
+def whole(
+    values: NDArray[np.uint8], size: tuple[int, int], patch: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The inverse of `patches` for a batch: (B, T, F) to (B, H, W, K)."""
+    (high, wide), (height, width), batch = size, patch, len(values)
+    cut = values.reshape(batch, high // height, wide // width, height, width, -1)
+    return cut.swapaxes(2, 3).reshape(batch, high, wide, -1)
 
 
 def _array(image: Image.Image) -> NDArray[np.uint8]:

@@ -56,7 +56,7 @@ class Collection(Component, kind="collection", folder="longspan.data.labelled.co
         """
 
 
-def collection(path: str, source: str, label: str) -> Collection:
+def collection(path: str, source: str = "text", label: str = "label") -> Collection:
     """What reads `path`.
 
     Raises:

@@ -87,8 +87,15 @@ class Sequences:
             self.reading,
         )
 
-    def rows(self, records: NDArray[np.int64]) -> SequenceBatch:
-        """A batch of the records given, in that order."""
+    def rows(
+        self, records: NDArray[np.int64], draw: np.random.Generator | None = None
+    ) -> SequenceBatch:
+        """A batch of the records given, in that order.
+
+        Args:
+            records: their numbers.
+            draw: of what varies where they are learnt (`Encoding.varied`); None for nothing.
+        """
         lengths = self.lengths[records]
         first = self.values[int(records[0])]
         shape = (len(records), int(lengths.max()), *first.shape[1:])
@@ -96,8 +103,9 @@ class Sequences:
         for row, record in enumerate(records.tolist()):
             x[row, : lengths[row]] = self.values[record]
         valid = np.arange(shape[1]) < lengths[:, None]
+        encoding = self.reading.encoding
         return SequenceBatch(
-            self.reading.encoding.model_input(x),
+            encoding.model_input(x if draw is None else encoding.varied(x, draw)),
             torch.from_numpy(valid),
             torch.from_numpy(self.classes[records]),
             torch.from_numpy(records.copy()),
