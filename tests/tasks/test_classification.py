@@ -279,10 +279,8 @@ def test_images_are_told_apart_by_patches_and_by_rows(
     for told in map(json.loads, lines.splitlines()):
         assert Path(told["asked"][0]).parent.name == told["text"]
     npy = tmp_path / "v.npy"
-    assert (
-        call(monkeypatch, capsys, "embed", run, tmp_path / "more" / "images", "--out", npy).status
-        == 0
-    )
+    words = ("embed", run, tmp_path / "more" / "images", "--out", npy)
+    assert call(monkeypatch, capsys, *words).status == 0
     assert np.load(npy).shape == (10, 16)
     one.write_bytes(b"no image")
     said = refused(call(monkeypatch, capsys, "predict", run, one))

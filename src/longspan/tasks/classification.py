@@ -1,4 +1,4 @@
-"""Which class a text, an image or a series is of."""
+"""Which class a text or an image is of."""
 
 from __future__ import annotations
 
