@@ -59,7 +59,9 @@ def embed(
     items = list(contents(path, field or _field(loaded), _files(loaded)))
     with counter() as progress:
         row = progress.add_task("embedding", total=len(items))
-        found = vectors(loaded, items, lambda count: progress.advance(row, count))
+        found = vectors(
+            loaded, items, first=_first(loaded), advance=lambda count: progress.advance(row, count)
+        )
     try:
         if out.suffix == ".npy":
             with open(out, "wb") as file:
@@ -77,6 +79,10 @@ def _field(run: Run) -> str:
         if len(fields) == 1:
             return fields[0]
     return "text"
+
+
+def _first(run: Run) -> int | None:
+    return section(run).first if isinstance(run.learnt, Reading) else None
 
 
 def _files(run: Run) -> bool:

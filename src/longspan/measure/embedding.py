@@ -28,13 +28,18 @@ TOKENS = 16_384
 
 @torch.no_grad()
 def embed(
-    run: Run, items: Iterable[Item], advance: Callable[[int], None] | None = None
+    run: Run,
+    items: Iterable[Item],
+    *,
+    first: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
     """A vector of each content.
 
     Args:
         run: of any task.
         items: what is read.
+        first: of longer contents only so many tokens or vectors are read; None for all.
         advance: told how many are done.
 
     Returns:
@@ -47,7 +52,7 @@ def embed(
     model, learnt = run.model, run.learnt
     if not isinstance(learnt, Reading):
         learnt = Reading("text", TextEncoding(run.tokenizer, run.task.begins), ())
-    sequences, stack = gather(items, learnt), reader(model)
+    sequences, stack = gather(items, learnt, first), reader(model)
     limited(sequences, stack.config.position.limit, stack.config.position.name)
     found = np.zeros((len(sequences), stack.config.width), np.float32)
     for chosen in sequences.alike(TOKENS):

@@ -131,7 +131,7 @@ class Classification(Answering, name="classification"):
         return records.select(np.arange(min(count, len(records))))
 
     def read(self, data: LabelledConfig, paths: Sequence[str], codec: Reading) -> Sequences:
-        return gather(read(tuple(paths), data), codec)
+        return gather(read(tuple(paths), data), codec, data.first)
 
     def fields(self, data: LabelledConfig) -> Sequence[str]:
         return [data.source]
@@ -151,7 +151,7 @@ class Classification(Answering, name="classification"):
         alternatives: int = 0,
         advance: Callable[[int], None] | None = None,
     ) -> list[list[Reply]]:
-        found = probabilities(model, gather(map(_item, asked), codec), advance)
+        found = probabilities(model, gather(map(_item, asked), codec, data.first), advance)
         return [_reply(each, codec) for each in found]
 
 

@@ -110,6 +110,15 @@ def test_long_records_are_left_out_of_training_and_counted(
         prepare(config(path, longest=3))
 
 
+def test_what_is_not_read_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = table(tmp_path, *["pos", "neg"] * 6)
+    with caplog.at_level(logging.WARNING):
+        splits = prepare(config(path, first=7))
+    assert splits.train.lengths.tolist() == [7] * 12
+    assert bytes(splits.train.values[11][1:].tolist()) == b"text 1", "of text 11"
+    assert "2 of 12 records are longer than data.first: 7; what follows is not read" in caplog.text
+
+
 def test_batches_read_every_record_once_an_epoch_and_depend_on_the_step_alone() -> None:
     texts = ["x" * (1 + n * 7 % 23) for n in range(50)]
     found = sequences(*texts)
@@ -152,6 +161,7 @@ def test_what_has_no_place_is_refused() -> None:
         ({"label": "text"}, "are both 'text'"),
         ({"label": ""}, r"data\.label must be the name of a column"),
         ({"longest": 0}, r"data\.longest must be 1 or more"),
+        ({"first": 0}, r"data\.first must be 1 or more"),
         ({"input": "text"}, r"data\.input must be an input"),
     ],
 )

@@ -29,6 +29,8 @@ class LabelledConfig:
         input: how a content becomes a sequence.
         longest: records of training with longer sequences are left out, and counted in a warning;
             null for none.
+        first: of longer sequences only so many tokens or vectors are read, in training and after
+            it, and those that were cut are counted in a warning; null for none.
 
     Raises:
         ConfigError: with every problem.
@@ -41,6 +43,7 @@ class LabelledConfig:
     label: str = "label"
     input: Input = field(default_factory=Text)
     longest: int | None = None
+    first: int | None = None
 
     def __post_init__(self) -> None:
         problems = _paths("path", self.path)
@@ -67,8 +70,10 @@ class LabelledConfig:
             )
         if not isinstance(self.input, Input):
             problems.append(f"data.input must be an input such as Text(), not {self.input!r}")
-        if self.longest is not None and (type(self.longest) is not int or self.longest < 1):
-            problems.append(f"data.longest must be 1 or more, or null, not {self.longest!r}")
+        for name in ("longest", "first"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                problems.append(f"data.{name} must be 1 or more, or null, not {value!r}")
         if problems:
             raise ConfigError(problems)
 

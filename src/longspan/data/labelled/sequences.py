@@ -169,12 +169,13 @@ def read(paths: Paths, config: LabelledConfig) -> list[Item]:
     return found
 
 
-def gather(items: Iterable[Item], reading: Reading) -> Sequences:
+def gather(items: Iterable[Item], reading: Reading, first: int | None = None) -> Sequences:
     """Records as sequences.
 
     Args:
         items: in memory from now on.
         reading: how they are read.
+        first: of longer ones only so many tokens or vectors are read; None for all.
 
     Raises:
         DataError: a content is none, or of a class that training has not seen.
@@ -182,6 +183,14 @@ def gather(items: Iterable[Item], reading: Reading) -> Sequences:
     kept = list(items)
     classes = np.fromiter(map(reading.number, kept), np.int64, len(kept))
     values = tuple(reading.encoding.encode(kept))
+    if first is not None and (cut := sum(len(each) > first for each in values)):
+        log.warning(
+            "%d of %d records are longer than data.first: %d; what follows is not read",
+            cut,
+            len(values),
+            first,
+        )
+        values = tuple(each[:first] for each in values)
     return Sequences(values, classes, tuple(item.place for item in kept), reading)
 
 
@@ -211,7 +220,7 @@ def prepare(config: LabelledConfig, known: Reading | Codec | None = None) -> Seq
         classes = learnt(parts["train"], _named(config.path))
         encoding = config.input.fit(parts["train"]) if known is None else TextEncoding(known)
         known = Reading(config.input.name, encoding, classes)
-    made = {part: gather(parts[part], known) for part in SPLITS}
+    made = {part: gather(parts[part], known, config.first) for part in SPLITS}
     splits = SequenceSplits(**made, codec=known)
     return splits if config.longest is None else _shorter(splits, config.longest)
 
@@ -255,6 +264,6 @@ def limited(sequences: Sequences, limit: int | None, position: str) -> None:
     longest = int(sequences.lengths.argmax())
     raise DataError(
         f"{sequences.places[longest]}: is {sequences.lengths[longest]} long, more than the {limit} "
-        f"places of position='{position}'; split it, or train with a position without a limit and, "
-        "where records are long, with a window or a memory"
+        f"places of position='{position}'; split it, set data.first: {limit} to read no more, or "
+        "train with a position without a limit and, where records are long, a window or a memory"
     )
