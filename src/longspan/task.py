@@ -103,11 +103,13 @@ class Task(Component, kind="task", folder="longspan.tasks"):
     Traits:
         rises: whether more of the first score is better.
         carries: a call of training goes on from the state of the call before.
+        unit: what each loss of training is of.
         begins: what the model reads first of a text is the tokenizer's start symbol.
     """
 
     rises: ClassVar[bool] = True
     carries: ClassVar[bool] = False
+    unit: ClassVar[str] = "token"
     begins: ClassVar[bool] = True
 
     def learnt(self, folder: str | os.PathLike[str]) -> Learnt:

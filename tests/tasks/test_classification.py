@@ -94,6 +94,15 @@ def test_a_tiny_encoder_learns_and_is_judged(
     assert [row["references"] for row in rows] == [[label] for _, label in texts(12, 2)]
 
 
+def test_training_tells_bits_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--train.steps", 2, "--train.threads", 1, "--log.tensorboard", "false")
+    told = call(monkeypatch, capsys, "train", recipe(tmp_path), *words)
+    assert told.status == 0, told.err
+    assert "bits/record" in told.err
+
+
 def test_predict_tells_classes_and_probabilities(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

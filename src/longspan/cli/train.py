@@ -70,11 +70,13 @@ class Bar(Watcher):
         self.task = TaskID(0)
         self.smooth: float | None = None
         self.held_out = ""
+        self.unit = "token"
         self.every = 1
         self.steps = 0
 
     def begin(self, recipe: Recipe, model: nn.Module, step: int) -> None:
         self.steps = recipe.train.steps
+        self.unit = recipe.task.unit
         self.every = max(1, self.steps // 20)
         count = sum(p.numel() for p in model.parameters())
         self.console.print(
@@ -101,7 +103,9 @@ class Bar(Watcher):
     def step(self, step: int, loss: float, tokens_per_second: float) -> None:
         bits = loss / math.log(2)
         self.smooth = bits if self.smooth is None else 0.95 * self.smooth + 0.05 * bits
-        text = f"{self.smooth:.3f} bits/token  {tokens_per_second:,.0f} tokens/s{self.held_out}"
+        text = (
+            f"{self.smooth:.3f} bits/{self.unit}  {tokens_per_second:,.0f} tokens/s{self.held_out}"
+        )
         if self.progress is not None:
             self.progress.update(self.task, completed=step, text=text)
         elif step % self.every == 0 or step == self.steps:

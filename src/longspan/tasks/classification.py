@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class Classification(Answering, name="classification"):
 
     A reply is a class, its score the class's probability; all probabilities go with it.
     """
+
+    unit: ClassVar[str] = "record"
 
     @property
     def data(self) -> type[Any]:
