@@ -75,8 +75,12 @@ class StartConfig:
             "decoder": _completed({**both, "memory": "cache"}, tree.get("decoder")),
         }
 
-    def tokenizer_tree(self, tree: Any) -> Any:
-        """The section `data` with the checkpoint's tokenizer.
+    def tokenizer_tree(self, tree: Any, where: str = "data") -> Any:
+        """A section that names a tokenizer, with the checkpoint's.
+
+        Args:
+            tree: it.
+            where: what an error calls it.
 
         Raises:
             ConfigError: it names another one.
@@ -88,7 +92,7 @@ class StartConfig:
         named = (tree or {}).get("tokenizer", own)
         if named not in (own, codec.kind):
             raise ConfigError(
-                f"data.tokenizer is {named!r}, and the model begins with that of {self.path}; "
+                f"{where}.tokenizer is {named!r}, and the model begins with that of {self.path}; "
                 "leave it out"
             )
         return {**(tree or {}), "tokenizer": own}
@@ -111,14 +115,18 @@ class StartConfig:
             )
         return problems
 
-    def begin_encoder(self, model: Encoder) -> None:
+    def begin_encoder(self, model: Encoder, where: str = "model") -> None:
         """Gives an encoder the checkpoint's weights.
+
+        Args:
+            model: it.
+            where: what an error calls its section.
 
         Raises:
             ConfigError: it is another model.
             CheckpointError: they cannot be read, or do not fit.
         """
-        if problems := self.encoder_problems(model.config):
+        if problems := self.encoder_problems(model.config, where):
             raise ConfigError(problems)
         self.bert.fill(model)
 

@@ -173,6 +173,14 @@ class Task(Component, kind="task", folder="longspan.tasks"):
         """Why a section `model` cannot begin with a start, if `started` takes it."""
         return []
 
+    def furnished(self, tree: Any, start: StartConfig) -> Any:
+        """The section `data`, of which YAML gave `tree`, with a pretrained start's tokenizer.
+
+        Raises:
+            ConfigError: it names another one.
+        """
+        return start.tokenizer_tree(tree)
+
     def begin(self, model: Any, start: StartConfig) -> None:
         """Gives a fresh model the weights of a pretrained start.
 

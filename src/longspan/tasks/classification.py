@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,8 +28,9 @@ from longspan.data.labelled.sequences import (
 )
 from longspan.data.plan import Plan
 from longspan.data.tokenizer import Codec
-from longspan.errors import Conflict, DivergedError
+from longspan.errors import ConfigError, Conflict, DivergedError
 from longspan.models.classifier import CarriedConfig, Classifier, WholeConfig, config_of
+from longspan.start import StartConfig
 from longspan.state import State
 from longspan.task import (
     Answering,
@@ -90,6 +91,31 @@ class Classification(Answering, name="classification"):
     def build(self, model: ClassesConfig, codec: Reading) -> Classifier:
         encoding = codec.encoding
         return Classifier(model, len(codec.classes), encoding.size, encoding.features)
+
+    def started(self, tree: Any, start: StartConfig) -> Any:
+        if not isinstance(tree, Mapping | None):
+            return tree
+        if "decoder" in (tree or {}):
+            raise ConfigError(
+                f"start.path={start.path} is an encoder; use model.encoder, or leave `start` out"
+            )
+        return {**(tree or {}), "encoder": start.encoder_tree((tree or {}).get("encoder"))}
+
+    def furnished(self, tree: Any, start: StartConfig) -> Any:
+        given = (tree or {}).get("input", "text") if isinstance(tree, Mapping | None) else None
+        section = {"name": given} if isinstance(given, str) else given
+        if not isinstance(section, Mapping) or section.get("name") != "text":
+            raise ConfigError(
+                f"start.path={start.path} reads texts; use data.input=text, or leave `start` out"
+            )
+        return {**(tree or {}), "input": start.tokenizer_tree(section, "data.input")}
+
+    def differing(self, model: WholeConfig, start: StartConfig) -> list[str]:
+        return start.encoder_problems(model.encoder, "model.encoder")
+
+    def begin(self, model: Classifier, start: StartConfig) -> None:
+        assert model.encoder is not None
+        start.begin_encoder(model.encoder, "model.encoder")
 
     def lessons(
         self, material: Material, data: LabelledConfig, model: ClassesConfig, train: TrainConfig

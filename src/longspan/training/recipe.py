@@ -177,7 +177,8 @@ def _started(tree: Tree, task: Task, name: str) -> Tree:
     start, problems = attempt(StartConfig, tree["start"], "start")
     if start is None or problems:
         raise ConfigError(problems, name)
-    model, data = task.started(tree.get("model"), start), start.tokenizer_tree(tree.get("data"))
+    model = task.started(tree.get("model"), start)
+    data = task.furnished(tree.get("data"), start)
     return {**tree, "model": model, "data": data}
 
 

@@ -24,7 +24,7 @@ GROUP = 1 << 19
 
 
 class TextEncoding(Encoding):
-    """Texts as [start, ids…], or ids alone.
+    """Texts as [start, ids…], or ids alone; as the tokenizer frames them if it does (BERT's).
 
     Args:
         codec: the tokenizer.
@@ -57,7 +57,10 @@ class TextEncoding(Encoding):
                     raise DataError(f"{item.place}: {error}") from error
                 if not len(ids):
                     raise DataError(f"{item.place}: the text has no tokens")
-                yield np.concatenate([start, ids]).astype(dtype(self.codec))
+                framed = self.codec.source(ids)
+                if framed[0] != self.codec.start:
+                    framed = np.concatenate([start, framed])
+                yield framed.astype(dtype(self.codec))
 
     def model_input(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values.astype(np.int64))
