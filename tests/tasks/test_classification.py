@@ -240,13 +240,19 @@ def test_what_cannot_be_is_said(
         ({"train.tokens": None}, "T6", "reads batches of records of like length"),
         ({"train.segment": 3}, "T7", "train.segment=3 is of tasks that read streams"),
         ({"model.encoder.pattern": "causal"}, "E1", "hides what comes after"),
+        (
+            {"data.input": {"name": "patches"}, "model": {"decoder": SIZES | MEMORY}},
+            "H2",
+            "data.input='patches' gives vectors, and a decoder reads tokens",
+        ),
     ],
 )
 def test_choices_that_exclude_each_other(
     tmp_path: Path, changes: dict[str, Any], rule: str, said: str
 ) -> None:
+    others = {key: value for key, value in changes.items() if key != "model"}
     with pytest.raises(IncompatibleConfig) as caught:
-        read_recipe(recipe(tmp_path), changes)
+        read_recipe(recipe(tmp_path, changes.get("model")), others)
     (conflict,) = caught.value.conflicts
     assert conflict.rule == rule
     assert said in str(conflict)

@@ -30,9 +30,11 @@ class Input(Component, kind="input", folder="longspan.data.inputs"):
 
     Traits:
         files: each content is a file by itself, as an image is; a file of texts has one a line.
+        vectors: sequences are of vectors, not of tokens.
     """
 
     files: ClassVar[bool] = False
+    vectors: ClassVar[bool] = False
     encoding: ClassVar[type[Encoding]]
 
     @abstractmethod

@@ -83,7 +83,16 @@ class Classification(Answering, name="classification"):
     def conflicts(
         self, data: LabelledConfig, model: ClassesConfig, train: TrainConfig
     ) -> list[Conflict]:
-        return batched(self, train)
+        found = batched(self, train)
+        if data.input.vectors and isinstance(model, CarriedConfig):
+            found.append(
+                Conflict(
+                    "H2",
+                    f"data.input='{data.input.name}' gives vectors, and a decoder reads tokens.",
+                    "Use model.encoder.",
+                )
+            )
+        return found
 
     def prepare(self, data: LabelledConfig, codec: Reading | Codec | None = None) -> SequenceSplits:
         return prepare(data, codec)

@@ -168,6 +168,7 @@ class Patches(Input, name="patches"):
 
     encoding: ClassVar[type[Encoding]] = PatchEncoding
     files: ClassVar[bool] = True
+    vectors: ClassVar[bool] = True
 
     height: int = 4
     width: int | None = 4
