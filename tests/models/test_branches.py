@@ -81,6 +81,7 @@ def test_rows_of_branches_are_rows_of_the_state(ragged: bool) -> None:
         mine, expected = written(mine, number)
         same(mine, expected)
     assert kinds[:4] == [2, 2, 2, 2], "beams are kept side by side"
+    assert mine.select(torch.tensor([], dtype=torch.long)).next.shape == (0,)
 
 
 def test_choosing_beams_moves_no_keys() -> None:

@@ -21,7 +21,8 @@ from longspan import (
 )
 from longspan.decoding.decode import Decoding
 from longspan.decoding.strategies.beam import Beam
-from longspan.errors import ConfigError, StateError
+from longspan.decoding.strategies.contrastive import Contrastive
+from longspan.errors import ConfigError, InputError, StateError
 from longspan.models.stepping import Stepping, prepared
 
 SIZES: dict[str, Any] = {"width": 8, "layers": 2, "heads": 2, "feed_forward": 12}
@@ -186,6 +187,12 @@ def test_it_learns_to_copy_symbols_that_it_never_wrote() -> None:
     texts = [best.tokens for best, *_ in found]
     right = [text == tuple(row) for text, row in zip(texts, source.tolist(), strict=True)]
     assert sum(right) >= 16
+
+
+def test_contrastive_search_is_refused(model: EncoderDecoder) -> None:
+    state = model.encode(torch.tensor([[1, 2]]))
+    with pytest.raises(InputError, match=r"with a pointer, .* take another strategy"):
+        decode(model.step, [[0]], state, decoding=Decoding(strategy=Contrastive()))
 
 
 def test_refused(model: EncoderDecoder) -> None:

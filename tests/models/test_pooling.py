@@ -111,6 +111,8 @@ def test_the_gradient_flows_through_all_segments() -> None:
 def test_a_row_without_a_token_has_no_vector() -> None:
     with pytest.raises(InputError, match="every sequence must have a token or more"):
         pooled(encoder(), TOKENS, VALID & torch.tensor([[True], [False], [True]]), "mean")
+    with pytest.raises(InputError, match="every sequence must have a token or more"):
+        pooled(encoder(), TOKENS[:, :0], None, "last")
 
 
 def test_what_reads_is_found_in_every_model() -> None:

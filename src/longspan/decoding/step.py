@@ -75,7 +75,8 @@ def shown(step: Step, who: str) -> Shown:
     if not isinstance(step, Shown):
         raise InputError(
             f"the strategy {who} compares hidden states, and this step shows none; give the "
-            "decoder itself (model.decoder), or what has `hidden` and `head` as well"
+            "decoder itself (model.decoder), or what has `hidden` and `head` as well; with a "
+            "pointer, whose tokens are not all made of hidden states, take another strategy"
         )
     return step
 

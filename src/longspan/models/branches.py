@@ -272,7 +272,7 @@ class Branches:
     def _trunks(self, chosen: list[int]) -> Branches:
         if chosen == list(range(len(self.begun))):
             return self
-        index = torch.tensor(chosen, device=self.begun.device)
+        index = self.begun.new_tensor(chosen)
         slots = self.room.held(self.taken).index_select(2, index)
         room = Room(slots, self.taken)
         return replace(
@@ -290,7 +290,7 @@ class Branches:
         width = self.width
         if self.mask is None or within == list(range(width)) * len(self.begun):
             return self
-        index = torch.tensor(within, device=self.begun.device).view(-1, width, 1)
+        index = self.begun.new_tensor(within).view(-1, width, 1)
         return replace(self, mask=self.mask.gather(1, index.expand(-1, -1, self.taken)))
 
 

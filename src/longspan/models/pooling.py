@@ -54,7 +54,7 @@ def pooled(stack: Encoder | Decoder, x: Tensor, valid: Tensor | None, pool: Pool
         InputError: a row without a token, or `x` that the stack cannot take.
     """
     real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if valid is None else valid
-    if not bool(real[:, :1].all()):
+    if not x.shape[1] or not bool(real[:, 0].all()):
         raise InputError("every sequence must have a token or more")
     share = weights(pool, real)
     if isinstance(stack, Encoder):

@@ -231,6 +231,20 @@ def test_an_archive_holds_what_its_folders_do(tmp_path: Path) -> None:
     assert len(list(contents(str(path), "text", files=True))) == 2
 
 
+def test_an_archive_of_one_class_and_of_files_with_two_names(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar.xz", {f"test/cat/{n}.png": b"x" for n in range(2)})
+    assert [item.label for item in items(path)] == ["cat", "cat"]
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        member = tarfile.TarInfo("cat/0.png")
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+        link = tarfile.TarInfo("dog/1.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "cat/0.png"
+        tar.addfile(link)
+    found = items(tmp_path / "b.tar")
+    assert [(item.label, item.content) for item in found] == [("cat", b"x"), ("dog", b"x")]
+
+
 def test_what_is_wrong_with_an_archive_is_said(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar.xz", {"t/cat/0.png": b"x", "t/about": b"x"})
     with pytest.raises(DataError, match="t/about lies in no folder of a class"):

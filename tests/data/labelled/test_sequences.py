@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_a_class_that_training_has_not_seen_is_named_with_its_row(tmp_path: Path
 def test_one_class_alone_teaches_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all records of training are of the class 'pos'"):
         prepare(config(table(tmp_path, "pos", "pos")))
+
+
+@pytest.mark.parametrize("content", [None, 5, ["a"]])
+def test_what_is_no_text_is_said_where_fractions_are_taken(tmp_path: Path, content: Any) -> None:
+    rows = [{"text": "a", "label": "pos"}, {"text": content, "label": "neg"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    with pytest.raises(DataError, match=r"line 2: field 'text' .*not text; put the text there"):
+        prepare(config(str(path), valid=0.1))
 
 
 def test_fractions_are_taken_by_content(tmp_path: Path) -> None:

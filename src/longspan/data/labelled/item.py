@@ -66,6 +66,8 @@ class Item:
             content = content.encode("utf-8", "surrogatepass")
         elif isinstance(content, np.ndarray):
             content = f"{content.shape}".encode() + content.tobytes()
+        elif not isinstance(content, bytes):
+            content = repr(content).encode()  # no content, which the input will say
         return hashlib.sha256(content).hexdigest()
 
 
@@ -87,7 +89,7 @@ def text_of(item: Item) -> str:
             ) from error
     if not isinstance(content, str):
         held = "null" if content is None else type(content).__name__
-        raise DataError(f"{item.inside} holds {held}, not text")
+        raise DataError(f"{item.inside} holds {held}, not text; put the text there as a string")
     if not content.strip():
         raise DataError(f"{item.inside} is empty; remove the record or fill it")
     try:

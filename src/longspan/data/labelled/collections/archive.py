@@ -30,11 +30,15 @@ class Archive(Collection, name="archive"):
     def items(self) -> Iterator[Item]:
         files = self._files()
         folders = [name.split("/")[:-1] for name, _ in files]
-        shared = 0
-        while all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
+        first, shared = folders[0], 0
+        # of one class alone all files lie in its folder too
+        depth = len(first) - all(folder == first for folder in folders)
+        while shared < depth and all(f[: shared + 1] == first[: shared + 1] for f in folders):
             shared += 1
         if loose := [n for (n, _), f in zip(files, folders, strict=True) if len(f) == shared]:
-            raise DataError(f"{self.path}: {loose[0]} lies in no folder of a class")
+            raise DataError(
+                f"{self.path}: {loose[0]} lies in no folder of a class; move it into one"
+            )
         for (name, content), folder in zip(files, folders, strict=True):
             yield Item(f"{self.path}: {name}", content, folder[shared])
 
@@ -50,11 +54,18 @@ class Archive(Collection, name="archive"):
             with tarfile.open(path) as archive:
                 for member in archive:
                     name = member.name.removeprefix("./")
-                    file = archive.extractfile(member) if member.isfile() else None
+                    file = archive.extractfile(member) if _holds(member) else None
                     if file is not None and not any(p.startswith(".") for p in name.split("/")):
                         found.append((name, file.read()))
-        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-            raise DataError(f"{self.path}: is no sound archive ({error})") from error
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, KeyError) as error:
+            raise DataError(
+                f"{self.path}: is no sound archive ({error}); make it or copy it anew"
+            ) from error
         if not found:
-            raise DataError(f"{self.path}: there are no files in this archive")
+            raise DataError(f"{self.path}: there are no files in this archive; name another")
         return sorted(found)
+
+
+def _holds(member: tarfile.TarInfo) -> bool:
+    # of a file with two names the second is a link within the archive
+    return member.isfile() or member.islnk()
