@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,15 @@ def test_targets_have_as_much_before_them_as_was_asked_for() -> None:
         assert first - 100 >= 1, "the start symbol is no context"
         assert first + RUN <= len(text.documents[document])
     assert text.longest == 500 - RUN
-    text.targets(500 - RUN, RUN)
+    (place,) = text.targets(500 - RUN, RUN).places
+    assert place == (2, 501 - RUN)
+
+
+def test_every_place_with_enough_before_it_can_be_scored() -> None:
+    text = Text.of(corpus(RUN + 5, RUN + 6))
+    assert text.targets(5, 1).places == ((1, 6),)
+    assert text.targets(5, 2 * RUN).places == ((0, 6), (1, 7))
+    assert len(text.documents[0]) == 6 + RUN, "the last token is scored"
 
 
 def test_data_that_are_too_short_name_the_longest_distance() -> None:
@@ -274,6 +283,22 @@ def test_influence_ends_where_a_pattern_does() -> None:
     assert (found.each[T:] == 0).all()
     assert found.shares.sum() == pytest.approx(1)
     assert found.half <= T
+
+
+class Rooted(RunPredictor):
+    """Its losses are numbers, and their slopes are not: that of a root at nought has no end."""
+
+    def losses(self, inputs: Any, targets: Any, state: Any) -> tuple[torch.Tensor, Any]:
+        nats, state = super().losses(inputs, targets, state)
+        return nats + (0 * nats).sqrt(), state
+
+
+def test_a_gradient_that_is_no_number_is_said() -> None:
+    made = Rooted("tiny", predictor(XLS).model, CODEC, T)
+    targets = Text.of(corpus(400)).targets(40, RUN)
+    assert np.isfinite(losses(made, targets, 40)).all()
+    with pytest.raises(DivergedError, match="tiny: the gradient of a loss is no number"):
+        influence(made, targets, 40, 1)
 
 
 def test_pairs_of_its_own_for_each_layer_change_nothing() -> None:

@@ -66,6 +66,13 @@ def test_the_hardest_tokens_are_those_that_count() -> None:
     assert [recl(losses, [1, 2], r)[0].tokens for r in (0.1, 1.0)] == [2, 1]
 
 
+def test_of_one_context_nothing_says_that_more_would_gain() -> None:
+    found = recl(np.ones((2, 1, 5)), [16], 1.0)
+    assert [(one.tokens, one.furthest, one.gains, one.open) for one in found] == [
+        (16, 16, (), False)
+    ] * 2
+
+
 @pytest.mark.parametrize(
     ("r", "contexts", "said"), [(0.0, [1, 2], "r must be"), (1.0, [1, 2, 4], "evenly spaced")]
 )

@@ -107,9 +107,26 @@ def test_a_copier_loses_what_its_memory_told(k: int) -> None:
     # texts of other documents say something else nearly everywhere
     assert lost["swapped", 0] == pytest.approx(share * 10 / log(2) / 2, rel=0.15)
     assert lost["shuffled", 0] > 0.5 * lost["swapped", 0]
-    frozen_right = T % k == 0
-    assert (lost["frozen", 0] == 0) == frozen_right
+    # frozen after M tokens: a period later what it tells is right again
+    since = range(T, len(rows[0]) - 1 - M, T)
+    wrong = [shift for shift in since if shift % k]
+    expected = len(wrong) / len(since) * share * 10 / log(2) / 2
+    assert lost["frozen", 0] == pytest.approx(expected, rel=1e-5)
+    assert (lost["frozen", 0] == 0) == (T % k == 0)
     assert all(value == 0 for (_, layer), value in lost.items() if layer == 1), "it is never read"
+
+
+def test_frozen_is_not_told_of_a_piece_that_ends_where_the_memory_is_full() -> None:
+    lost = worth(Buffered(20), pieces(20, length=M + T), np.arange(6), 2.0)
+    assert {one.change for one in lost} == {
+        "emptied",
+        "shuffled",
+        "swapped",
+        "newest 8",
+        "newest 16",
+    }
+    lost = worth(Buffered(20), pieces(20, length=M + 2 * T), np.arange(6), 2.0)
+    assert "frozen" in {one.change for one in lost}
 
 
 def test_another_piece_is_of_another_document_where_there_is_one() -> None:

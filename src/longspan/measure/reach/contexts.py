@@ -59,18 +59,25 @@ def neighbours(context: int, run: int) -> int:
     return max(n for n in range(1, run + 1) if run % n == 0 and n <= most)
 
 
-def checked(nats: NDArray[np.float64], predictor: Predictor) -> NDArray[np.float64]:
-    """The losses, if they are numbers.
+def checked(
+    found: NDArray[np.float64], predictor: Predictor, what: str = "a loss"
+) -> NDArray[np.float64]:
+    """What was found, if it is numbers.
+
+    Args:
+        found: losses, or norms of their gradients.
+        predictor: whose they are.
+        what: what one of them is called.
 
     Raises:
         DivergedError: one is not.
     """
-    if not np.isfinite(nats).all():
+    if not np.isfinite(found).all():
         raise DivergedError(
-            f"{predictor.name}: a loss is no number; the weights may have diverged, or "
+            f"{predictor.name}: {what} is no number; the weights may have diverged, or "
             "--dtype float32 is needed"
         )
-    return nats
+    return found
 
 
 def doublings(longest: int) -> list[int]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longspan.measure.reach.contexts import checked
 from longspan.measure.reach.predictor import Predictor
 from longspan.measure.reach.text import Targets
 
@@ -47,16 +48,20 @@ def influence(
         context: c.
         count: losses that are averaged.
         rows: of a call.
+
+    Raises:
+        DivergedError: a gradient is no number.
     """
     if predictor.embedding() is None:
         return None
     picked = [targets.places[i] for i in _spread(len(targets.places), count)]
     windows = np.stack([targets.text.documents[d][t - context : t + 1] for d, t in picked])
-    norms = [
+    parts = [
         gradients(predictor, torch.from_numpy(windows[low : low + rows]))
         for low in range(0, len(windows), rows)
     ]
-    each = np.flip(np.concatenate(norms).mean(0))
+    norms = checked(np.concatenate(parts), predictor, "the gradient of a loss")
+    each = np.flip(norms.mean(0))
     bins = np.array([k.bit_length() - 1 for k in range(1, context + 1)])
     total = each.sum()
     shares = np.bincount(bins, each) / (total or 1.0)

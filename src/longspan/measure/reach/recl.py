@@ -90,4 +90,4 @@ def _found(gains: NDArray[np.float64], contexts: Sequence[int], r: float, least:
     last = np.flatnonzero(enough)
     furthest = contexts[int(last[-1]) + 1] if len(last) else contexts[0]
     values = tuple(float(gain) for gain in gains)
-    return RECL(r, contexts[stop], furthest, values, bool(enough.all()))
+    return RECL(r, contexts[stop], furthest, values, bool(len(enough) and enough.all()))

@@ -82,7 +82,7 @@ class Text:
         runs = min(-(-count // RUN), max(1, int(sum(-(-room // RUN)))))
         chosen = ((np.arange(runs) + 0.5) * ends[-1] / runs).astype(np.int64)
         document = np.searchsorted(ends, chosen, side="right")
-        first = chosen - (ends - room)[document] + distance
+        first = chosen - (ends - room)[document] + distance + 1
         return Targets(self, tuple(zip(document.tolist(), first.tolist(), strict=True)), RUN)
 
     def stretches(self, length: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

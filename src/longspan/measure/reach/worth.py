@@ -13,7 +13,7 @@ segments made of the memory does not. The changes:
     swapped     what another piece carries at the same position, of another document where there is
     newest n    slots older than the newest n tokens hold nothing
     frozen      what it held when it was first full, at today's positions (a memory without limit:
-                nothing newer than that)
+                nothing newer than that); scored from the next segment on, where that differs
 
 Positions stay with the slots, since patterns and positions judge by them; keys are held un-rotated,
 so content may move. A state without slots (sums, recurrent units) has no order and no newest n:
@@ -22,6 +22,7 @@ there these two are not told.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import log
@@ -99,23 +100,25 @@ def worth(
     state, _ = _segment(predictor, tokens, 0, predictor.start(len(rows)))
     frozen: tuple[Carried, ...] = ()
     lost: dict[tuple[str, int | None], list[NDArray[np.float64]]] = {}
-    scored = 0
+    scored: Counter[tuple[str, int | None]] = Counter()
     for number, low in enumerate(ends, 1):
         after, clean = _segment(predictor, tokens, low, state)
         if number == full:
             frozen = predictor.carried(state)
         if number >= full:
-            scored += clean.shape[1]
             changes = _changes(predictor, owners, frozen, seed + number)
+            if number == full:
+                # it is what is held now, and would dilute what is lost later
+                del changes["frozen"]
             for key, other in _altered(predictor, state, changes):
                 _, changed = _segment(predictor, tokens, low, other)
                 lost.setdefault(key, []).append((changed - clean).sum(1))
+                scored[key] += clean.shape[1]
         state = after
-    weight = np.array([[scored * bytes_per_token * log(2)]])
     found = []
     for (change, layer), parts in lost.items():
         each = np.sum(parts, 0)[:, None]
-        weights = np.broadcast_to(weight, each.shape)
+        weights = np.full_like(each, scored[change, layer] * bytes_per_token * log(2))
         low, high = band(each, weights)
         mean = float(each.sum() / weights.sum())
         found.append(Loss(change, layer, mean, float(low[0]), float(high[0])))
