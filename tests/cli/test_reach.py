@@ -49,6 +49,10 @@ def test_bad_input_gets_one_line(
     assert "--targets must be 1 or more" in refused(cli(*asked, 8, "--targets", 0))
     assert "have other vocabularies" in refused(cli("reach", trained, trained_bpe))
     assert "a run knows; leave it out" in refused(cli(*asked, 8, "--units", "bytes"))
+    page = tmp_path / "x.json"
+    said = refused(cli(*asked, 8, "--to", page))
+    assert f"{page} is where its JSON goes; name {page.with_suffix('.html')}" in said
+    assert not page.exists()
     assert "is no run" in refused(cli("reach", corpus))
     assert "there is no such folder or file" in refused(cli("reach", f"hf:{tmp_path / 'none'}"))
 
@@ -84,3 +88,8 @@ def test_it_measures_a_model_of_hugging_face(cli: Cli, corpus: Path, tmp_path: P
     assert found["models"][0]["memory"] == 0
     assert "carries no memory from one window to the next" in page.read_text()
     assert "--longest 96 or less" in refused(cli(*words, "--longest", 97))
+    other = f"hf:{shutil.copytree(tmp_path / 'gpt', tmp_path / 'b' / 'gpt')}"
+    result = cli(*words[:2], other, *words[2:], "--longest", 16)
+    assert result.status == 0, result.err
+    found = json.loads(page.with_suffix(".json").read_text())
+    assert [model["name"] for model in found["models"]] == [name, other], "both are called gpt"

@@ -202,6 +202,9 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -
 def test_what_is_no_model_is_said(tmp_path: Path, folder: Path, monkeypatch: Any) -> None:
     with pytest.raises(CheckpointError, match="there is no such folder or file"):
         open_causal(str(tmp_path / "nowhere"), None, "cpu", "auto")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"a name of the Hub is OWNER/NAME, such as open"):
+        open_causal("gpt2", None, "cpu", "auto")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"hf:.*empty cannot be read"):
         open_causal(str(tmp_path / "empty"), None, "cpu", "auto")

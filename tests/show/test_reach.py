@@ -184,6 +184,11 @@ def test_the_longest_distance_is_that_of_data_and_model() -> None:
     assert distance([made], text(), 0) == 64
     with pytest.raises(ConfigError, match=r"spans 128 tokens, .* --longest 64 or less"):
         distance([made], text(), 65)
+    other = predictor("xl <b>")
+    other.longest = 256
+    assert distance([made, other], text(), 0) == 64, "the limits of two of one name"
+    with pytest.raises(ConfigError, match=r"--longest 64 or less"):
+        distance([made, other], text(), 65)
 
 
 def test_a_group_of_two_vocabularies_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -67,6 +68,10 @@ def reach(
     plan = Plan(longest=longest, targets=targets, pieces=pieces, samples=samples, seed=seed)
     if not runs:
         raise ConfigError("name a run, or hf:PATH: longspan reach RUN --data PATH")
+    if to is not None and to.suffix.lower() == ".json":
+        raise ConfigError(
+            f"--to names the page, and {to} is where its JSON goes; name {to.with_suffix('.html')}"
+        )
     set_threads(threads)
     theirs = [name for name in runs if name.startswith(HF)]
     if units is not None and not theirs:
@@ -93,6 +98,9 @@ def reach(
         elif corpus is None:
             raise ConfigError(f"{name} has no data of its own; name some with --data")
     assert corpus is not None, "the first model gave it"
+    names = Counter(predictor.name for predictor in predictors)
+    for given, predictor in zip(runs, predictors, strict=True):
+        predictor.name = given if names[predictor.name] > 1 else predictor.name
     console = Console(stderr=True)
     with console.status("measuring reach") as status:
         results = summarise(

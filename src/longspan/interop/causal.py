@@ -191,7 +191,10 @@ def open_causal(path: str, units: Units | None, device: str, dtype: str) -> Caus
     file = Path(path)
     folder, more = (str(file.parent), {"gguf_file": file.name}) if _is_gguf(file) else (path, {})
     if not file.exists() and (file.is_absolute() or path.startswith(".") or path.count("/") != 1):
-        raise CheckpointError(f"hf:{path}: there is no such folder or file")
+        raise CheckpointError(
+            f"hf:{path}: there is no such folder or file; a name of the Hub is OWNER/NAME, such as "
+            "openai-community/gpt2"
+        )
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -153,8 +153,8 @@ def distance(predictors: Sequence[Predictor], text: Text, asked: int) -> int:
     """
     text.check(max(1, asked))
     # a window holds the context and the neighbours that are scored with it
-    spans = {p.name: p.longest - RUN for p in predictors if p.longest is not None}
-    for name, span in spans.items():
+    spans = [(p.name, p.longest - RUN) for p in predictors if p.longest is not None]
+    for name, span in spans:
         if asked > span:
             raise ConfigError(
                 f"{name} spans {span + RUN:,} tokens, {RUN} of which are scored: ask for --longest "
@@ -163,7 +163,7 @@ def distance(predictors: Sequence[Predictor], text: Text, asked: int) -> int:
         if span < 1:
             raise ConfigError(f"{name} spans {span + RUN} tokens; reach takes at least {RUN + 1}")
     usual = max(MULTIPLE * (p.memory or p.segment) for p in predictors)
-    return asked or min(usual, text.longest, *spans.values())
+    return asked or min(usual, text.longest, *(span for _, span in spans))
 
 
 def _one(
